@@ -1,0 +1,161 @@
+"""Every error of the platform, in one tree.
+
+TorporError
+├── UserError                 text fit to show; has a stable code, an HTTP status and a next step
+│   ├── InvalidRequest        422  a field is wrong (``pointer`` names it)
+│   ├── Unauthenticated       401
+│   ├── Forbidden             403  seen, but not permitted
+│   ├── NotFound              404  absent, or not to be seen
+│   ├── Conflict              409  the object is not in a state that allows this
+│   │   ├── VersionConflict   412  the object changed since it was read
+│   │   └── StaleFence        409  a newer claim or lease holder took over
+│   ├── QuotaExceeded         409  a limit of the tenant or the pool
+│   ├── TooLarge              413
+│   ├── TooManyAttempts       429
+│   └── Unavailable           503  a part of the platform does not answer
+├── PlatformError             logged; shown as "internal error, id …"
+│   ├── LeaseLost             another controller holds the lease
+│   ├── CorruptImage          an image does not read back as it was written
+│   ├── UnsafeArchive         an archive tries to leave its folder
+│   ├── CaptureFailed         an environment could not be saved
+│   ├── PlaceError            a workspace's place did not do as told
+│   ├── RunnerError           a runner did not do as told
+│   └── StartupError          a program cannot start; the text says what to do
+└── FailpointError            raised by an armed failpoint only
+"""
+
+from __future__ import annotations
+
+
+class TorporError(Exception):
+    """The root of the tree."""
+
+
+class UserError(TorporError):
+    """An error whose text is fit to show to the user who caused it.
+
+    ``code`` is stable and machine-readable, ``next_step`` says what to do, ``pointer`` names the field (RFC 6901).
+    """
+
+    code = "error"
+    status = 400
+
+    def __init__(self, message: str, *, next_step: str = "", pointer: str = "", **parts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.pointer = pointer
+        self.parts = parts
+
+
+class InvalidRequest(UserError):
+    """A field of the request is wrong."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class Unauthenticated(UserError):
+    """No valid credentials came with the request."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(UserError):
+    """The actor may see the object, but not do this to it."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(UserError):
+    """There is no such object, or the actor may not see it: the two answers are the same."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(UserError):
+    """The object is not in a state that allows this."""
+
+    code = "conflict"
+    status = 409
+
+
+class VersionConflict(Conflict):
+    """The object changed since it was read."""
+
+    code = "version_conflict"
+    status = 412
+
+
+class StaleFence(Conflict):
+    """A newer claim or holder has taken over; stop what you do."""
+
+    code = "stale_fence"
+    status = 409
+
+
+class QuotaExceeded(UserError):
+    """A limit of a tenant, user or pool stands in the way; ``parts`` carries limit, used and asked."""
+
+    code = "quota_exceeded"
+    status = 409
+
+
+class TooLarge(UserError):
+    """The body is larger than the limit that the message names."""
+
+    code = "too_large"
+    status = 413
+
+
+class TooManyAttempts(UserError):
+    """Too many failed attempts; the message says when to try again."""
+
+    code = "too_many_attempts"
+    status = 429
+
+
+class Unavailable(UserError):
+    """A part of the platform does not answer now."""
+
+    code = "unavailable"
+    status = 503
+
+
+class PlatformError(TorporError):
+    """A fault of the platform: logged in full, shown as an internal error with an id."""
+
+
+class LeaseLost(PlatformError):
+    """Another controller holds the lease; this one must stop writing."""
+
+
+class CorruptImage(PlatformError):
+    """An image does not read back as it was written; the text names the blob."""
+
+
+class UnsafeArchive(PlatformError):
+    """An archive names something outside of its folder, or something that must not be restored."""
+
+
+class CaptureFailed(PlatformError):
+    """An environment could not be saved; the text says why."""
+
+
+class PlaceError(PlatformError):
+    """The place where a workspace runs did not do as told."""
+
+
+class RunnerError(PlatformError):
+    """The runner of a job did not do as told."""
+
+
+class StartupError(PlatformError):
+    """A program cannot start; the text names the cause and the remedy."""
+
+
+class FailpointError(TorporError):
+    """Raised by an armed failpoint, never in normal operation."""

@@ -1,0 +1,62 @@
+"""The protocol of a place. One contract suite runs over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torpor_hub.domain.units import Amount
+from torpor_hub.domain.workspaces import Checkpoint, Fact
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a workspace's environment has to be before its start.
+
+    ``checkpoint`` None with ``fresh`` means the profile's own, empty environment; None without ``fresh`` keeps what is there
+    (a ``STOPPED`` workspace) and makes an empty one where nothing is.
+    """
+
+    workspace_id: str
+    tenant: str
+    user: str
+    checkpoint: Checkpoint | None = None
+    fresh: bool = False
+
+
+class Place(Protocol):
+    """Where workspaces run. Everything may be repeated; nothing here decides."""
+
+    async def facts(self) -> Mapping[str, Fact]:
+        """Return a live list of every start that the place knows, by workspace id.
+
+        Raises:
+            PlaceError: when the place cannot be listed. Callers then know nothing; they must not assume that nothing runs.
+        """
+        ...
+
+    async def prepare(self, preparation: Preparation) -> None:
+        """Make folders, home and environment ready; restoring an environment publishes it by one rename.
+
+        Raises:
+            CorruptImage: when the checkpoint does not read back.
+            PlaceError: when the place cannot hold it.
+        """
+        ...
+
+    async def remove(self, workspace_id: str, handle: str, *, grace_s: float) -> None:
+        """End exactly the start that ``handle`` names, with every process of it; gone already is success."""
+        ...
+
+    async def discard(self, workspace_id: str) -> None:
+        """Remove what the place keeps of a workspace that does not run: its environment and its records, never its home."""
+        ...
+
+    async def last_lines(self, workspace_id: str, count: int) -> str:
+        """Return the last lines of the workspace's log; empty when there are none."""
+        ...
+
+    async def capacity(self) -> Amount:
+        """Return what the place can lend in all."""
+        ...

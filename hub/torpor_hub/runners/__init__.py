@@ -1,0 +1,1 @@
+"""Running jobs: one protocol, one implementation per kind of place."""

@@ -1,0 +1,73 @@
+"""The protocol of a runner. One contract suite runs over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torpor_hub.domain.units import Amount
+from torpor_hub.domain.workspaces import Checkpoint
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """Everything that a runner needs to start one attempt of a job, without another question."""
+
+    job_id: str
+    attempt: int
+    ranks: int
+    kind: str
+    tenant: str
+    user: str
+    amount: Amount
+    environment: Checkpoint | None
+    token: str
+    api_url: str
+    timeout_s: float | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The attempt's name, unique for ever: ``job-…-a1``."""
+        return f"{self.job_id}-a{self.attempt}"
+
+
+@dataclass(frozen=True)
+class JobFact:
+    """What a runner knows of one attempt at one moment; ``alive`` None where it cannot tell."""
+
+    job_id: str
+    attempt: int
+    handle: str
+    alive: bool | None
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class Runner(Protocol):
+    """Runs attempts of jobs. Everything may be repeated: starting what runs or ending what is gone is success."""
+
+    async def start(self, run: JobRun) -> str:
+        """Start the attempt and return its handle; an attempt of the same name that runs already is returned instead.
+
+        Raises:
+            RunnerError: when it cannot be started; the text is fit for the job's status.
+        """
+        ...
+
+    async def facts(self) -> Mapping[str, JobFact]:
+        """Return a live list of all attempts by ``JobRun.name``, ended ones included until they are forgotten.
+
+        Raises:
+            RunnerError: when the list cannot be made; callers then know nothing.
+        """
+        ...
+
+    async def end(self, name: str, handle: str, *, grace_s: float) -> None:
+        """End every process of exactly this attempt: a polite signal, then after ``grace_s`` a hard one."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Remove the attempt's scratch folder and records, once it has ended and been recorded."""
+        ...
