@@ -16,8 +16,11 @@ TorporError
 ├── PlatformError             logged; shown as "internal error, id …"
 │   ├── LeaseLost             another controller holds the lease
 │   ├── CorruptImage          an image does not read back as it was written
+│   │   └── ImageMissing      an image, or a blob of it, is not there
 │   ├── UnsafeArchive         an archive tries to leave its folder
 │   ├── CaptureFailed         an environment could not be saved
+│   │   ├── FileChanged       a file changed while it was read; a repeat may succeed
+│   │   └── Unsettled         a live environment kept changing; freeze it first
 │   ├── PlaceError            a workspace's place did not do as told
 │   ├── RunnerError           a runner did not do as told
 │   └── StartupError          a program cannot start; the text says what to do
@@ -137,12 +140,24 @@ class CorruptImage(PlatformError):
     """An image does not read back as it was written; the text names the blob."""
 
 
+class ImageMissing(CorruptImage):
+    """An image, or a blob that it names, is not there."""
+
+
 class UnsafeArchive(PlatformError):
     """An archive names something outside of its folder, or something that must not be restored."""
 
 
 class CaptureFailed(PlatformError):
     """An environment could not be saved; the text says why."""
+
+
+class FileChanged(CaptureFailed):
+    """A file changed, grew, shrank or vanished while it was read; the capture may be repeated."""
+
+
+class Unsettled(CaptureFailed):
+    """A live environment did not hold still for as long as its copy took; it must be frozen first."""
 
 
 class PlaceError(PlatformError):
