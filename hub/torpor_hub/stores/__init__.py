@@ -1,0 +1,1 @@
+"""Remembering: the database, its changes and leases, and blobs. No rules here."""
