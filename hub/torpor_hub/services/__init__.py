@@ -1,0 +1,1 @@
+"""Load, let ``domain`` decide, record: synchronous functions over a unit of work."""
