@@ -11,6 +11,7 @@ TorporError
 │   │   └── StaleFence        409  a newer claim or lease holder took over
 │   ├── QuotaExceeded         409  a limit of the tenant or the pool
 │   ├── TooLarge              413
+│   ├── SourceFailed          502  a connector could not do its work; ``code`` is of a closed set
 │   ├── TooManyAttempts       429
 │   └── Unavailable           503  a part of the platform does not answer
 ├── PlatformError             logged; shown as "internal error, id …"
@@ -22,6 +23,7 @@ TorporError
 │   │   ├── FileChanged       a file changed while it was read; a repeat may succeed
 │   │   └── Unsettled         a live environment kept changing; freeze it first
 │   ├── PlaceError            a workspace's place did not do as told
+│   │   └── EnvironmentMismatch  an environment was made for another Python than the platform's
 │   ├── RunnerError           a runner did not do as told
 │   └── StartupError          a program cannot start; the text says what to do
 └── FailpointError            raised by an armed failpoint only
@@ -114,6 +116,16 @@ class TooLarge(UserError):
     status = 413
 
 
+class SourceFailed(UserError):
+    """A connector could not do its work. ``code`` is a ``domain.datasets.FailureCode``."""
+
+    status = 502
+
+    def __init__(self, code: str, message: str, next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.code = code
+
+
 class TooManyAttempts(UserError):
     """Too many failed attempts; the message says when to try again."""
 
@@ -162,6 +174,10 @@ class Unsettled(CaptureFailed):
 
 class PlaceError(PlatformError):
     """The place where a workspace runs did not do as told."""
+
+
+class EnvironmentMismatch(PlaceError):
+    """An environment was made for another Python than the platform's; the text names both and the way out."""
 
 
 class RunnerError(PlatformError):
