@@ -1,0 +1,1 @@
+"""The REST api and the pages: parse, call a service, reply."""

@@ -1,0 +1,103 @@
+"""Tenants and profiles as people see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from torpor_hub.domain.policy import Action, Actor, Object, may
+from torpor_hub.errors import InvalidRequest
+from torpor_hub.services import ledger
+from torpor_hub.services.resources import amount, iso, resource
+from torpor_hub.stores.base import UnitOfWork
+from torpor_hub.stores.tables import Profile, Reservation, Tenant
+
+
+def tenants(tx: UnitOfWork, actor: Actor) -> list[dict[str, Any]]:
+    """Return the tenants that the actor may see, with what they hold and what is left."""
+    rows = tx.session.scalars(select(Tenant).order_by(Tenant.name))
+    return [_tenant(tx, row) for row in rows if may(actor, Action.SEE, Object("tenant", row.id, row.id))]
+
+
+def me(tx: UnitOfWork, actor: Actor) -> dict[str, Any]:
+    """Return the person behind a request, with roles."""
+    rows = tx.session.scalars(select(Tenant).order_by(Tenant.name))
+    return {
+        "name": actor.name,
+        "admin": actor.admin,
+        "can_write": actor.can_write,
+        "tenants": [
+            {"name": row.name, "title": row.title, "role": actor.roles[row.id].value}
+            for row in rows
+            if row.id in actor.roles
+        ],
+    }
+
+
+def profiles(tx: UnitOfWork) -> list[dict[str, Any]]:
+    """Return all profiles, in the order of the seeds."""
+    return [_profile(row) for row in tx.session.scalars(select(Profile).order_by(Profile.position))]
+
+
+def profile_named(tx: UnitOfWork, name: str | None) -> Profile:
+    """Return the profile with this name, or the default one for None.
+
+    Raises:
+        InvalidRequest: when there is none; the text names those that there are.
+    """
+    wanted = Profile.name == name if name else Profile.is_default.is_(True)
+    row = tx.session.scalar(select(Profile).where(wanted))
+    if row is None:
+        known = ", ".join(tx.session.scalars(select(Profile.name).order_by(Profile.position)))
+        raise InvalidRequest(
+            f"There is no profile '{name or 'default'}'.", next_step=f"Choose one of: {known}.", pointer="/profile"
+        )
+    return row
+
+
+def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
+    room = ledger.tenant_room(tx, row)
+    counts: dict[str, int] = {
+        str(kind): int(count)
+        for kind, count in tx.session.execute(
+            select(Reservation.kind, func.count())
+            .where(Reservation.tenant_id == row.id, Reservation.held_until.is_(None))
+            .group_by(Reservation.kind)
+        )
+    }
+    return resource(
+        "tenant",
+        row,
+        tenant=row.name,
+        owner=None,
+        spec={"title": row.title, "cpu_milli": row.cpu_milli, "memory_bytes": row.memory_bytes},
+        status={
+            "phase": "READY",
+            "reason": "",
+            "message": "",
+            "next_step": "",
+            "since": iso(row.created_at),
+            "used": amount(room.used.cpu_milli, room.used.memory_bytes, room.used.gpu_count),
+            "free": amount(room.free.cpu_milli, room.free.memory_bytes, room.free.gpu_count),
+            "workspaces": counts.get("workspace", 0),
+            "jobs": counts.get("job", 0),
+        },
+    )
+
+
+def _profile(row: Profile) -> dict[str, Any]:
+    return resource(
+        "profile",
+        row,
+        tenant=None,
+        owner=None,
+        spec={
+            "title": row.title,
+            "description": row.description,
+            "amount": amount(row.cpu_milli, row.memory_bytes, row.gpu_count),
+            "kinds": row.kinds,
+            "default": row.is_default,
+        },
+        status={"phase": "READY", "reason": "", "message": "", "next_step": "", "since": iso(row.created_at)},
+    )
