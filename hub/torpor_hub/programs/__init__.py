@@ -1,0 +1,1 @@
+"""Composition roots: each program chooses its parts here and nowhere else."""
