@@ -19,7 +19,7 @@ from torpor_hub.domain.policy import Actor
 from torpor_hub.errors import Forbidden, Unauthenticated, Unavailable
 from torpor_hub.services.tokens import PREFIX, Signer
 
-TOKEN_COOKIE = "torpor-token"
+TOKEN_COOKIE = "torpor-token"  # noqa: S105 - a cookie's name
 XSRF_COOKIE = "torpor-xsrf"
 XSRF_HEADER = "x-xsrftoken"
 SERVICE_SCOPE = "access:services!service=torpor"
@@ -134,7 +134,7 @@ def _identity(model: dict[str, object]) -> Identity:
     """Return the identity in the hub's user model; the hub has resolved subscopes already."""
     held = model.get("scopes")
     scopes = {str(scope) for scope in held} if isinstance(held, list) else set()
-    if not any(scope == SERVICE_SCOPE or scope == "access:services" for scope in scopes):
+    if not scopes.intersection((SERVICE_SCOPE, "access:services")):
         raise Forbidden("This token may not use the platform.", next_step=f"Make one with the scope {SERVICE_SCOPE}.")
     if READ_SCOPE not in scopes and WRITE_SCOPE not in scopes:
         raise Forbidden("This token may not read here.", next_step=f"Make one with the scope {READ_SCOPE}.")

@@ -38,7 +38,7 @@ class ChangeFeed:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._listeners: list[Callable[[Seen], None]] = []
+        self._listeners: list[Callable[[Seen], object]] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,7 +57,7 @@ class ChangeFeed:
         if self._thread is not None:
             self._thread.join(5)
 
-    def listen(self, listener: Callable[[Seen], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[Seen], object]) -> Callable[[], None]:
         """Call ``listener`` (in the feed's thread) for every later change; return what ends that."""
         with self._lock:
             self._listeners.append(listener)

@@ -1,0 +1,134 @@
+"""Sleeps: from the wish to a workspace whose environment is an image and whose resources are free."""
+
+from __future__ import annotations
+
+from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase, SleepStep
+from torpor_hub.errors import Conflict
+from torpor_hub.services import ledger, operations, starts
+from torpor_hub.settings import Settings
+from torpor_hub.stores.base import UnitOfWork
+from torpor_hub.stores.tables import Checkpoint, Operation, Workspace
+
+AWAKE = (Phase.RUNNING, Phase.UNREACHABLE)
+
+
+def wish(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
+    """Record the wish to sleep and begin at once, unless another operation has to end first.
+
+    Raises:
+        Conflict: when the workspace does not run.
+    """
+    if row.phase in (Phase.ASLEEP, Phase.SLEEPING):
+        row.desired = Desired.ASLEEP
+        return
+    if row.phase not in AWAKE:
+        raise Conflict(
+            f"'{row.name}' is {row.phase.lower()} and cannot go to sleep.",
+            next_step="Start it first, if you want to save it.",
+        )
+    row.desired, row.asleep_because = Desired.ASLEEP, f"{tx.actor} put it to sleep"
+    operations.changed(tx, row, "sleep-asked")
+    if row.operation_id is None:
+        begin(tx, settings, row)
+
+
+def begin(tx: UnitOfWork, settings: Settings, row: Workspace) -> Operation:
+    """Begin the sleep: an operation that the agent claims."""
+    operation = operations.begin(
+        tx,
+        row,
+        "sleep",
+        SleepStep.QUIESCE,
+        deadline_s=settings.limits.sleep_s,
+        handle=row.handle,
+        thaw_after_s=int(settings.limits.thaw_after_s),
+        payload={"expected": row.checkpoint_id},
+    )
+    row.operation_id = operation.id
+    operations.enter(tx, row, Phase.SLEEPING, message="Going to sleep: the environment is being saved.")
+    return operation
+
+
+def cancel(tx: UnitOfWork, row: Workspace) -> None:
+    """The user came back: give the sleep up, or where it is past that, wake right after it."""
+    operation = operations.current(tx, row)
+    row.desired = Desired.RUNNING
+    if operation is None or operation.step == SleepStep.REMOVE:
+        operations.changed(tx, row, "wake-asked")
+        return
+    operation.cancel = True
+    if not operation.claimed_by:
+        operations.end(tx, operation, SleepStep.CANCEL, code="CANCELLED", error="The sleep was cancelled.")
+    operations.changed(tx, row, "sleep-cancelled")
+
+
+def saved(tx: UnitOfWork, row: Workspace, operation: Operation, checkpoint: Checkpoint) -> bool:
+    """Move the workspace's pointer to a verified checkpoint by compare-and-swap; return whether it moved.
+
+    A cancel that came before wins: the workspace keeps running, and the checkpoint stays as a spare.
+    """
+    if operation.cancel:
+        operations.end(tx, operation, SleepStep.CANCEL, code="CANCELLED", error="The sleep was cancelled.")
+        operations.changed(tx, row, "sleep-cancelled")
+        return False
+    if row.checkpoint_id != operation.payload.get("expected"):
+        operations.end(
+            tx, operation, SleepStep.FAIL, code="CONFLICT", error="Another checkpoint was made current meanwhile."
+        )
+        operations.changed(tx, row, "sleep-failed")
+        return False
+    if row.checkpoint_id != checkpoint.id:
+        row.previous_checkpoint_id, row.checkpoint_id = row.checkpoint_id, checkpoint.id
+    operation.step, operation.result_digest, operation.checkpoint_id = (
+        SleepStep.REMOVE,
+        checkpoint.digest,
+        checkpoint.id,
+    )
+    operations.changed(tx, row, "saved", digest=checkpoint.digest)
+    return True
+
+
+def removed(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
+    """Record that the process is gone and its environment rests in the checkpoint; what it held is free."""
+    operation = operations.current(tx, row)
+    if operation is not None:
+        operations.end(tx, operation, SleepStep.DONE)
+    ledger.release(tx, row.id)
+    row.operation_id, row.grant_id, row.handle, row.unsaved = None, None, "", False
+    operations.enter(tx, row, Phase.ASLEEP, message="Asleep: the environment is saved, nothing is held.")
+    if row.desired == Desired.RUNNING:
+        starts.begin(tx, settings, row, EnvironmentChoice.CURRENT)
+
+
+def back_to_work(tx: UnitOfWork, row: Workspace) -> None:
+    """Record that the workspace runs on after a sleep that was cancelled or failed, and why."""
+    operation = operations.current(tx, row)
+    cancelled = operation is not None and operation.step == SleepStep.CANCEL
+    row.operation_id, row.desired = None, Desired.RUNNING
+    if cancelled or operation is None:
+        operations.enter(tx, row, Phase.RUNNING, message="The sleep was cancelled; everything runs on.")
+        return
+    operations.enter(
+        tx,
+        row,
+        Phase.RUNNING,
+        reason=operation.error_code or "SLEEP_FAILED",
+        message=f"The sleep failed, so everything runs on: {operation.error}",
+        next_step=operation.next_step or "Try again; if it stays, tell a platform admin.",
+    )
+
+
+def overdue(tx: UnitOfWork, row: Workspace) -> None:
+    """Give up a sleep that is past its deadline; the agent thaws at its next heartbeat, the reaper by itself."""
+    operation = operations.current(tx, row)
+    if operation is not None:
+        operations.end(
+            tx,
+            operation,
+            SleepStep.FAIL,
+            code="OVERDUE",
+            error="Saving took longer than allowed.",
+            next_step="Remove what is large and not needed from the environment, then try again.",
+        )
+        operation.claimed_by = ""
+        operations.changed(tx, row, "sleep-overdue")
