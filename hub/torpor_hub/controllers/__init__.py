@@ -1,0 +1,1 @@
+"""The loops: they watch facts and wishes, ask ``domain`` what is next, act, and record through ``services``."""

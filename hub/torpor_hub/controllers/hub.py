@@ -1,0 +1,44 @@
+"""Calling the hub: it starts servers, and that is all we ask of it."""
+
+from __future__ import annotations
+
+import httpx
+
+from torpor_hub.errors import Unavailable
+
+TIMEOUT_S = 15
+STARTED = (201, 202)
+PENDING = (400, 409)
+
+
+class Hub:
+    """The hub's REST api, with the platform's service token."""
+
+    def __init__(self, api_url: str, token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=api_url, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"}
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def start(self, user: str, server: str) -> None:
+        """Ask the hub to start (or adopt) a server; one that it starts or runs already is success.
+
+        Raises:
+            Unavailable: when the hub does not answer, or cannot do it now.
+        """
+        try:
+            answer = await self._client.post(f"/users/{user}/servers/{server}", json={})
+            if answer.status_code == 404:
+                # A hub whose database is new does not know the user before the next sign-in.
+                await self._client.post(f"/users/{user}")
+                answer = await self._client.post(f"/users/{user}/servers/{server}", json={})
+        except httpx.HTTPError as error:
+            raise Unavailable("The hub does not answer.", next_step="It is asked again in a moment.") from error
+        if answer.status_code not in STARTED + PENDING:
+            raise Unavailable(
+                f"The hub answered {answer.status_code} to the start of '{server}'.",
+                next_step="It is asked again in a moment.",
+            )

@@ -1,0 +1,335 @@
+"""The loop for workspaces: starts, sleeps, ends, and what was found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from torpor_hub import failpoints
+from torpor_hub.controllers.base import Leadership
+from torpor_hub.controllers.hub import Hub
+from torpor_hub.domain.diagnose import diagnose
+from torpor_hub.domain.lifecycle import Next, View, Work, decide
+from torpor_hub.domain.workspaces import Checkpoint as Saved
+from torpor_hub.domain.workspaces import Desired, Fact, Phase
+from torpor_hub.errors import CorruptImage, PlaceError, TorporError, Unavailable
+from torpor_hub.places.base import Place, Preparation
+from torpor_hub.services import operations, sleeps, starts, wakes
+from torpor_hub.settings import Settings
+from torpor_hub.stores.base import Store, UnitOfWork
+from torpor_hub.stores.tables import Checkpoint, Grant, Operation, Reservation, User, Workspace
+
+LOG = logging.getLogger(__name__)
+HUB_AGAIN_S = 2.0
+GRACE_S = 5.0
+LOG_LINES = 200
+SILENT_TURNS = 15
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One workspace as a turn of the loop sees it."""
+
+    id: str
+    name: str
+    user: str
+    handle: str
+    view: View
+
+
+class WorkspaceController:
+    """Makes facts follow wishes, one step per turn and workspace; every step may be repeated."""
+
+    def __init__(self, store: Store, settings: Settings, place: Place, hub: Hub, leadership: Leadership) -> None:
+        self._store = store
+        self._settings = settings
+        self._place = place
+        self._hub = hub
+        self._lead = leadership
+        self._hub_called: dict[str, float] = {}
+        self._silent: dict[str, int] = {}
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._steps: Mapping[Next, Callable[[Seen], Awaitable[None]]] = {
+            Next.PREPARE: self._prepare,
+            Next.CALL_HUB: self._call_hub,
+            Next.START_OVERDUE: self._start_overdue,
+            Next.GRANT_EXPIRED: self._grant_expired,
+            Next.LAUNCHED: self._launched,
+            Next.RUNNING: self._running,
+            Next.DIED_AT_START: self._died_at_start,
+            Next.GONE: self._gone,
+            Next.SILENT: self._went_silent,
+            Next.ANSWERS_AGAIN: self._answers_again,
+            Next.BEGIN_SLEEP: self._begin_sleep,
+            Next.REMOVE: self._remove,
+            Next.SLEEP_OVERDUE: self._sleep_overdue,
+            Next.BACK_TO_WORK: self._back_to_work,
+            Next.END: self._end,
+            Next.ADOPT: self._adopt,
+            Next.DELETE: self._delete,
+        }
+
+    async def turn(self) -> None:
+        """Look at all workspaces once, and take the next step of each in a task of its own."""
+        facts = await self._place.facts()
+        for seen in await asyncio.to_thread(self._look, facts):
+            task = self._busy.get(seen.id)
+            step = decide(seen.view)
+            self._count_silence(seen, step)
+            if (task is not None and not task.done()) or not self._is_due(seen, step):
+                continue
+            self._busy[seen.id] = asyncio.create_task(self._take(step, seen))
+        await self._lead.record(_expire_checkpoints)
+
+    async def end_all(self) -> None:
+        """End every workspace with its environment kept: the platform stops."""
+        for task in self._busy.values():
+            task.cancel()
+        await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        facts = await self._place.facts()
+        live = [fact for fact in facts.values() if fact.alive]
+        await asyncio.gather(*(self._end_with_platform(fact) for fact in live))
+
+    async def _take(self, step: Next, seen: Seen) -> None:
+        try:
+            await self._steps[step](seen)
+        except (TorporError, OSError) as error:
+            LOG.warning("%s: %s: %s", seen.id, step, error)
+
+    def _is_due(self, seen: Seen, step: Next) -> bool:
+        if step is Next.NOTHING:
+            return False
+        if step is Next.CALL_HUB:
+            return time.monotonic() - self._hub_called.get(seen.id, 0) > HUB_AGAIN_S
+        return step is not Next.SILENT or self._silent[seen.id] >= SILENT_TURNS
+
+    def _count_silence(self, seen: Seen, step: Next) -> None:
+        self._silent[seen.id] = self._silent.get(seen.id, 0) + 1 if step is Next.SILENT else 0
+
+    def _look(self, facts: Mapping[str, Fact]) -> list[Seen]:
+        with self._store.read() as tx:
+            return [_see(tx, row, facts.get(row.id)) for row in tx.session.scalars(select(Workspace))]
+
+    async def _prepare(self, seen: Seen) -> None:
+        def load(tx: UnitOfWork) -> tuple[Preparation, str, str | None]:
+            row = operations.workspace_of(tx, seen.id)
+            preparation, checkpoint = starts.preparation(tx, row)
+            return preparation, checkpoint, row.previous_checkpoint_id
+
+        preparation, checkpoint, previous = await self._lead.record(load)
+        fell_back = False
+        try:
+            await self._place.prepare(preparation)
+        except CorruptImage as error:
+            older = await self._lead.record(lambda tx: _saved(tx, previous))
+            if older is None or previous == checkpoint:
+                await self._fail(seen, "CORRUPT_CHECKPOINT", f"The saved environment cannot be read: {error}")
+                return
+            checkpoint, fell_back = previous or "", True
+            await self._place.prepare(_with(preparation, older))
+        except PlaceError as error:
+            await self._fail(seen, "PLACE", str(error))
+            return
+        failpoints.hit("start.prepared")
+        await self._lead.record(lambda tx: _prepared(tx, seen.id, checkpoint, fell_back))
+        await self._call_hub(seen)
+
+    async def _fail(self, seen: Seen, code: str, message: str) -> None:
+        step = "Start with the profile's own environment; the saved one stays for a platform admin to look at."
+        await self._lead.record(
+            lambda tx: starts.failed(
+                tx, operations.workspace_of(tx, seen.id), code=code, message=message, next_step=step
+            )
+        )
+
+    async def _call_hub(self, seen: Seen) -> None:
+        self._hub_called[seen.id] = time.monotonic()
+        try:
+            await self._hub.start(seen.user, seen.name)
+        except Unavailable as error:
+            LOG.info("%s: %s", seen.id, error)
+
+    async def _start_overdue(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is not None and fact.alive:
+            await self._place.remove(seen.id, fact.handle, grace_s=GRACE_S)
+        log = await self._place.last_lines(seen.id, LOG_LINES)
+        seconds = self._settings.limits.start_s
+        message = f"The server did not answer within {seconds:.0f} seconds."
+        await self._lead.record(lambda tx: _failed_start(tx, seen.id, "START_OVERDUE", message, log))
+
+    async def _grant_expired(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: starts.expired(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _launched(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is not None and fact.handle != seen.handle:
+            await self._lead.record(lambda tx: starts.launched(tx, operations.workspace_of(tx, seen.id), fact))
+
+    async def _running(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is not None:
+            failpoints.hit("start.answering")
+            await self._lead.record(lambda tx: starts.running(tx, operations.workspace_of(tx, seen.id), fact))
+
+    async def _died_at_start(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is None:
+            return
+        log = await self._place.last_lines(seen.id, LOG_LINES)
+        cause = diagnose(fact.exit_code, log, had_answered=False)
+        await self._place.remove(seen.id, fact.handle, grace_s=GRACE_S)
+        await self._lead.record(
+            lambda tx: _failed_start(tx, seen.id, cause.reason, cause.message, log, cause.next_step)
+        )
+
+    async def _gone(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        log = await self._place.last_lines(seen.id, LOG_LINES)
+        if seen.handle:
+            # Whatever the server left behind is ended before its resources are called free.
+            await self._place.remove(seen.id, seen.handle, grace_s=GRACE_S)
+        code = fact.exit_code if fact is not None and fact.handle == seen.handle else None
+        await self._lead.record(
+            lambda tx: wakes.gone(tx, operations.workspace_of(tx, seen.id), exit_code=code, log=log, handle=seen.handle)
+        )
+
+    async def _went_silent(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: wakes.silent(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _answers_again(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: wakes.answers_again(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _begin_sleep(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: sleeps.wish(tx, self._settings, operations.workspace_of(tx, seen.id)))
+
+    async def _remove(self, seen: Seen) -> None:
+        failpoints.hit("sleep.before_remove")
+        await self._place.remove(seen.id, seen.handle, grace_s=0)
+        failpoints.hit("sleep.removed")
+        await self._place.discard(seen.id)
+        await self._lead.record(lambda tx: sleeps.removed(tx, self._settings, operations.workspace_of(tx, seen.id)))
+
+    async def _sleep_overdue(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: sleeps.overdue(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _back_to_work(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: sleeps.back_to_work(tx, operations.workspace_of(tx, seen.id)))
+        await self._call_hub(seen)
+
+    async def _end(self, seen: Seen) -> None:
+        await self._place.remove(seen.id, seen.handle, grace_s=GRACE_S)
+        await self._place.discard(seen.id)
+        await self._lead.record(lambda tx: wakes.discarded(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _end_with_platform(self, fact: Fact) -> None:
+        await self._place.remove(fact.workspace_id, fact.handle, grace_s=GRACE_S)
+        await self._lead.record(lambda tx: _platform_stopped(tx, fact.workspace_id))
+
+    async def _adopt(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is not None:
+            await self._lead.record(lambda tx: wakes.adopt(tx, operations.workspace_of(tx, seen.id), fact))
+
+    async def _delete(self, seen: Seen) -> None:
+        fact = seen.view.fact
+        if fact is not None and fact.alive:
+            await self._place.remove(seen.id, fact.handle, grace_s=0)
+        await self._place.discard(seen.id)
+        await self._lead.record(lambda tx: _deleted(tx, seen.id))
+
+
+def _see(tx: UnitOfWork, row: Workspace, fact: Fact | None) -> Seen:
+    operation = operations.current(tx, row)
+    grant = tx.session.get(Grant, row.grant_id) if row.grant_id else None
+    view = View(
+        Phase(row.phase),
+        Desired(row.desired),
+        row.grant_id,
+        _work(tx, operation),
+        fact,
+        grant_expired=grant is not None and grant.used_at is None and grant.expires_at < tx.now,
+    )
+    return Seen(row.id, row.name, tx.session.get_one(User, row.user_id).name, row.handle, view)
+
+
+def _work(tx: UnitOfWork, operation: Operation | None) -> Work | None:
+    if operation is None:
+        return None
+    overdue = operation.deadline is not None and operation.deadline < tx.now
+    claimed = bool(operation.claimed_by) and (operation.claimed_until is None or operation.claimed_until > tx.now)
+    return Work(operation.kind, operation.step, overdue, claimed)
+
+
+def _saved(tx: UnitOfWork, checkpoint_id: str | None) -> Checkpoint | None:
+    return tx.session.get(Checkpoint, checkpoint_id) if checkpoint_id else None
+
+
+def _with(preparation: Preparation, row: Checkpoint) -> Preparation:
+    saved = Saved(row.id, row.repository, row.digest, row.python_version, row.platform_version)
+    return Preparation(preparation.workspace_id, preparation.tenant, preparation.user, checkpoint=saved)
+
+
+def _prepared(tx: UnitOfWork, workspace_id: str, checkpoint: str, fell_back: bool) -> None:
+    row = operations.workspace_of(tx, workspace_id)
+    sentence = wakes.notice(tx, row, checkpoint, fell_back=fell_back)
+    starts.prepared(tx, row, from_checkpoint=checkpoint, notice=sentence)
+
+
+def _failed_start(
+    tx: UnitOfWork,
+    workspace_id: str,
+    code: str,
+    message: str,
+    log: str,
+    next_step: str = "Read its log, then try again.",
+) -> None:
+    row = operations.workspace_of(tx, workspace_id)
+    starts.failed(tx, row, code=code, message=message, next_step=next_step)
+    row.last_log = log[-wakes.KEPT_LOG_CHARS :]
+
+
+def _platform_stopped(tx: UnitOfWork, workspace_id: str) -> None:
+    row = tx.session.get(Workspace, workspace_id)
+    if row is None:
+        return
+    operation = operations.current(tx, row)
+    if operation is not None:
+        operations.end(tx, operation, "FAIL", code="PLATFORM_STOPPED", error="The platform was stopped.")
+    wakes.rest(
+        tx,
+        row,
+        Phase.STOPPED,
+        reason="PLATFORM_STOPPED",
+        message="The platform was stopped; the environment was kept.",
+        next_step="Start it when you need it.",
+    )
+
+
+def _deleted(tx: UnitOfWork, workspace_id: str) -> None:
+    row = operations.workspace_of(tx, workspace_id)
+    for reservation in tx.session.scalars(
+        select(Reservation).where(Reservation.subject_id == row.id, Reservation.held_until.is_(None))
+    ):
+        reservation.held_until = tx.now
+    tx.change("workspace", row.id, "deleted", tenant_id=row.tenant_id, owner_id=row.user_id)
+    tx.session.delete(row)
+
+
+def _expire_checkpoints(tx: UnitOfWork) -> None:
+    """End checkpoints for jobs that are past their deadline, so that a job fails with a reason and waits for nothing."""
+    late = select(Operation).where(
+        Operation.kind == "checkpoint", Operation.ended_at.is_(None), Operation.deadline < tx.now
+    )
+    for operation in tx.session.scalars(late):
+        operations.end(tx, operation, "FAIL", code="OVERDUE", error="Saving the environment took longer than allowed.")
+        row = tx.session.get(Workspace, operation.workspace_id)
+        if row is not None:
+            if row.operation_id == operation.id:
+                row.operation_id = None
+            operations.changed(tx, row, "checkpoint-failed", operation=operation.id)

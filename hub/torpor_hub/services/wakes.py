@@ -1,0 +1,85 @@
+"""What the controller records about workspaces that run, end, or are found."""
+
+from __future__ import annotations
+
+from torpor_hub.domain.diagnose import diagnose
+from torpor_hub.domain.workspaces import Desired, Fact, Phase
+from torpor_hub.services import ledger, operations, starts
+from torpor_hub.stores.base import UnitOfWork
+from torpor_hub.stores.tables import Checkpoint, Grant, Workspace
+
+KEPT_LOG_CHARS = 40_000
+
+
+def gone(tx: UnitOfWork, row: Workspace, *, exit_code: int | None, log: str, handle: str) -> None:
+    """Record that a workspace ended without being asked: its environment was kept, and the page says why."""
+    if row.handle != handle:
+        return
+    cause = diagnose(exit_code, log, had_answered=True)
+    operation = operations.current(tx, row)
+    if operation is not None and operation.kind == "sleep":
+        operations.end(tx, operation, "FAIL", code=cause.reason, error=cause.message)
+    rest(tx, row, Phase.STOPPED, reason=cause.reason, message=cause.message, next_step=cause.next_step, log=log)
+
+
+def rest(
+    tx: UnitOfWork, row: Workspace, phase: Phase, *, reason: str, message: str, next_step: str, log: str = ""
+) -> None:
+    """Bring a workspace whose process is gone to rest: nothing is held any more."""
+    ledger.release(tx, row.id)
+    row.operation_id, row.grant_id, row.handle, row.desired = None, None, "", Desired.STOPPED
+    row.last_log = log[-KEPT_LOG_CHARS:]
+    operations.enter(tx, row, phase, reason=reason, message=message, next_step=next_step)
+
+
+def discarded(tx: UnitOfWork, row: Workspace) -> None:
+    """Record that a workspace was ended without saving."""
+    row.unsaved, row.discard = False, False
+    kept = "the last checkpoint" if row.checkpoint_id else "the profile's own environment"
+    rest(
+        tx,
+        row,
+        Phase.STOPPED,
+        reason="DISCARDED",
+        message=f"Ended without saving. The next start has {kept}.",
+        next_step="Start it when you need it.",
+    )
+
+
+def silent(tx: UnitOfWork, row: Workspace) -> None:
+    """Record that the server's process lives and does not answer; nothing is ended for that."""
+    operations.enter(
+        tx,
+        row,
+        Phase.UNREACHABLE,
+        reason="SILENT",
+        message="The server runs, but does not answer.",
+        next_step="Wait a moment; if it stays, put it to sleep and wake it.",
+    )
+
+
+def answers_again(tx: UnitOfWork, row: Workspace) -> None:
+    """Record that the server answers again."""
+    operations.enter(tx, row, Phase.RUNNING, message="The server answers again.")
+
+
+def adopt(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
+    """Charge and record a live server that the record has at rest: nothing that runs is ended or forgotten."""
+    ledger.charge(tx, starts.claim_of(tx, row))
+    row.handle, row.unsaved, row.desired = fact.handle, True, Desired.RUNNING
+    row.grant_id = fact.grant_id if tx.session.get(Grant, fact.grant_id) is not None else None
+    operations.enter(
+        tx, row, Phase.RUNNING, reason="ADOPTED", message="The server was found running and is looked after again."
+    )
+
+
+def notice(tx: UnitOfWork, row: Workspace, checkpoint_id: str, *, fell_back: bool) -> str:
+    """Return the sentence that the first page after a start shows: what was restored, what was not, and why it slept."""
+    checkpoint = tx.session.get(Checkpoint, checkpoint_id) if checkpoint_id else None
+    if checkpoint is None:
+        return ""
+    taken = checkpoint.created_at.strftime("%Y-%m-%d %H:%M UTC")
+    why = f" ({row.asleep_because})" if row.asleep_because and row.phase == Phase.WAKING else ""
+    lost = "kernels and other processes, and what they held in memory, were not"
+    fallen = "The newest checkpoint could not be read, so an older one was used. " if fell_back else ""
+    return f"{fallen}Packages and files of the environment were restored as of {taken}{why}; {lost}."
