@@ -1,0 +1,1 @@
+"""The importer: claims tasks over HTTP and runs each in a child process that it can kill."""
