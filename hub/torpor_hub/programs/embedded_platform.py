@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from torpor_hub.processes.files import write_atomically
 from torpor_hub.settings import Settings, load
-from torpor_hub.supervisor import java, lock, orphans, ports, secret_files, services, settings_file
-from torpor_hub.supervisor.service import Service
+from torpor_hub.supervisor import java, lock, ports, secret_files, services, settings_file
+from torpor_hub.supervisor.foreground import Foreground
 from torpor_hub.supervisor.settings_file import Options
-from torpor_hub.supervisor.supervise import Supervisor, end_leftovers
+from torpor_hub.supervisor.supervise import end_leftovers
 
-TITLES = {"server": "Server", "proxy": "Proxy", "hub": "Hub", "importer": "Importer"}
 WARNING = (
     "Nothing is isolated between users here: whoever signs in runs code with the rights of the account that started this. "
     "For people who do not trust each other, install on a cluster."
@@ -68,7 +67,10 @@ def run(options: Options, *, own_file: Path | None, demo_data: bool) -> None:
         lock.announce(state_dir, settings.public_url)
         with terminal.stage("Database"):
             _make_records(settings)
-        asyncio.run(_Platform(settings, file, terminal).run(demo_data))
+        platform = services.platform(settings, file, terminal.say)
+        demo = services.demo(settings, file) if demo_data else None
+        welcome = partial(_welcome, settings, terminal)
+        asyncio.run(Foreground(platform, demo, state_dir, terminal).run(welcome))
 
 
 def _prepare(options: Options, own: dict[str, object], state_dir: Path, terminal: Terminal) -> Path:
@@ -111,70 +113,16 @@ def _passwords(settings: Settings) -> Path:
     return settings.state_dir / "secrets" / "first-passwords.json"
 
 
-class _Platform:
-    """The services of one `torpor up`."""
-
-    def __init__(self, settings: Settings, file: Path, terminal: Terminal) -> None:
-        self._settings = settings
-        self._file = file
-        self._terminal = terminal
-        self._supervisor = Supervisor(settings.state_dir, terminal.say)
-        self._stop = asyncio.Event()
-
-    async def run(self, demo_data: bool) -> None:
-        """Start everything, keep it running until asked to stop, end everything."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        orphans.adopt()
-        orphans.watch(self._supervisor.pids)
-        work = asyncio.create_task(self._work(demo_data))
-        asked = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            await self._end()
-
-    def _asked_to_stop(self) -> None:
-        if self._stop.is_set():
-            self._supervisor.hurry()
-        else:
-            self._terminal.say("Ending jobs and workspaces, then the services. Once more Ctrl-C ends them at once.")
-            self._stop.set()
-
-    async def _work(self, demo_data: bool) -> None:
-        started: list[Service] = services.platform(self._settings, self._file, self._terminal.say)
-        for service in started:
-            with self._terminal.stage(TITLES[service.name]):
-                await self._supervisor.start(service)
-        self._welcome()
-        await asyncio.gather(self._supervisor.watch(), *([self._register_demo()] if demo_data else []))
-
-    async def _register_demo(self) -> None:
-        code = await self._supervisor.once(services.demo(self._settings, self._file))
-        if code != 0:
-            log = self._settings.state_dir / "logs" / "demo.log"
-            self._terminal.say(f"The example data could not be registered; everything else works. The reason: {log}")
-
-    def _welcome(self) -> None:
-        show, settings, file = self._terminal.show, self._settings, _passwords(self._settings)
-        show(f"\nTorpor is ready: {settings.public_url}\n")
-        if file.exists():
-            pairs: list[tuple[str, str]] = json.loads(file.read_text())
-            width = max(len(name) for name, _ in pairs)
-            show("Users and their passwords, shown this once:\n")
-            show("\n".join(f"  {name:{width}}  {password}" for name, password in pairs) + "\n")
-            file.unlink()
-        show(
-            f"State: {settings.state_dir}. Logs: {settings.state_dir / 'logs'}. Ctrl-C ends everything and keeps the state."
-        )
-        self._terminal.say(WARNING)
-
-    async def _end(self) -> None:
-        await self._supervisor.stop(services.STOP_ORDER)
-        left = orphans.end_all()
-        self._terminal.say(f"Ended, {left} processes of workspaces or jobs by force." if left else "Ended.")
+def _welcome(settings: Settings, terminal: Terminal) -> None:
+    show, file = terminal.show, _passwords(settings)
+    show(f"\nTorpor is ready: {settings.public_url}\n")
+    if file.exists():
+        pairs: list[tuple[str, str]] = json.loads(file.read_text())
+        width = max(len(name) for name, _ in pairs)
+        show("Users and their passwords, shown this once:\n")
+        show("\n".join(f"  {name:{width}}  {password}" for name, password in pairs) + "\n")
+        file.unlink()
+    show(
+        f"State: {settings.state_dir}. Logs: {settings.state_dir / 'logs'}. Ctrl-C ends everything and keeps the state."
+    )
+    terminal.say(WARNING)

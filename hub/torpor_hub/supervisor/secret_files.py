@@ -17,18 +17,19 @@ def _fernet() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
-# What each protects: the proxy's control address; the hub's cookies; tokens that the api signs; credentials of sources at
-# rest; the hub's services `torpor` and `supervisor`; the first word of hub, importer and agent to the api.
+# What each protects: the proxy's control address; the hub's cookies and the tokens of its servers; the hub's services
+# `torpor` and `supervisor`; tokens that the api signs; credentials of sources at rest; the first word of each program to the api.
 MAKERS: Mapping[str, Callable[[], str]] = {
-    "proxy-token": _hex,
-    "hub-cookie": _hex,
+    "proxy-auth-token": _hex,
+    "hub-cookie-secret": _hex,
+    "hub-server-token-key": _hex,
+    "hub-service-token": _hex,
+    "hub-supervisor-token": _hex,
     "signing-key": _hex,
     "fernet-key": _fernet,
-    "service-token": _hex,
-    "supervisor-token": _hex,
-    "proof-hub": _hex,
-    "proof-importer": _hex,
-    "proof-agent": _hex,
+    "hub-proof": _hex,
+    "importer-proof": _hex,
+    "agent-proof": _hex,
 }
 
 

@@ -14,7 +14,6 @@ from torpor_hub.errors import StartupError
 from torpor_hub.settings import Settings
 from torpor_hub.supervisor.service import Health, Service
 
-STOP_ORDER = ("demo", "server", "importer", "hub", "proxy")
 # The controller ends jobs and workspaces in this time and keeps their environments.
 SERVER_GRACE_S = 30.0
 AGAIN_S = 0.3
@@ -47,7 +46,7 @@ def _server(settings: Settings, file: Path) -> Service:
 
 
 def _proxy(settings: Settings, say: Callable[[str], None]) -> Service:
-    token = settings.secret("proxy-token")
+    token = settings.secret("proxy-auth-token")
     public, control = settings.proxy, settings.proxy_api
     listen = (
         "--ip",
@@ -61,7 +60,7 @@ def _proxy(settings: Settings, say: Callable[[str], None]) -> Service:
     )
 
     async def restore_routes() -> None:
-        await post_until_answered(f"{settings.hub_api_url}/proxy", settings.secret("supervisor-token"), say)
+        await post_until_answered(f"{settings.hub_api_url}/proxy", settings.secret("hub-supervisor-token"), say)
 
     return Service(
         "proxy",
