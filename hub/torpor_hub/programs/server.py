@@ -1,0 +1,113 @@
+"""`torpor-server`: the api, the controller, or both in one process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from cryptography.fernet import Fernet, MultiFernet
+from fastapi import FastAPI
+
+from torpor_hub.api.app import create_app
+from torpor_hub.api.context import Parts
+from torpor_hub.api.identity import Identities
+from torpor_hub.api.pages import pages
+from torpor_hub.errors import StartupError
+from torpor_hub.programs.control import Control
+from torpor_hub.services.tokens import Signer
+from torpor_hub.settings import Settings, load
+from torpor_hub.stores import migrations
+from torpor_hub.stores.base import Store
+from torpor_hub.stores.blobs import Blobs
+from torpor_hub.stores.changes import ChangeFeed
+
+ROLES = ("api", "controller")
+PROGRAMS = ("hub", "importer", "agent", "demo")
+SHUTDOWN_S = 2
+
+
+def main() -> None:
+    """Run the server until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="torpor-server", description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--roles", default="api,controller", help="api, controller, or both with a comma")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        serve(load(arguments.settings), frozenset(arguments.roles.split(",")))
+    except StartupError as error:
+        sys.exit(str(error))
+
+
+def serve(settings: Settings, roles: frozenset[str]) -> None:
+    """Run the roles in this process until it is asked to end.
+
+    Raises:
+        StartupError: when a role is unknown, or the database has a schema that this program does not know.
+    """
+    if not roles or not roles <= frozenset(ROLES):
+        raise StartupError(f"Roles are {' and '.join(ROLES)}, not '{','.join(sorted(roles))}'.")
+    if "controller" in roles:
+        migrations.upgrade(settings.database)
+    parts = compose(settings)
+    migrations.check(parts.store.engine)
+    app = create_app(parts, pages.router, lambda app: _living(app, parts, roles))
+    uvicorn.run(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        proxy_headers=False,
+    )
+
+
+def compose(settings: Settings) -> Parts:
+    """Return the parts of the platform that the settings describe."""
+    store = Store(settings.database)
+    signer = Signer(settings.secret("signing-key"), {name: settings.secret(f"{name}-proof") for name in PROGRAMS})
+    cookies = MultiFernet([Fernet(settings.secret("fernet-key").encode())])
+    identities = Identities(
+        settings.hub_api_url, signer, cookies, cache_s=settings.limits.token_cache_s, origin=settings.public_url
+    )
+    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store))
+
+
+async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIterator[None]:
+    """Run the feed, and with the role the controller, beside the application."""
+    await asyncio.to_thread(parts.feed.start)
+    control = (
+        Control(parts.settings, parts.store, parts.blobs, parts.signer, parts.feed) if "controller" in roles else None
+    )
+    tasks = [asyncio.create_task(part) for part in (control.loops() if control else ())]
+    try:
+        yield
+    finally:
+        await _end(tasks)
+        if control is not None:
+            await control.end()
+        await parts.identities.close()
+        await asyncio.to_thread(parts.feed.stop)
+        parts.store.close()
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Loops = list[Coroutine[Any, Any, None]]
+
+if __name__ == "__main__":
+    main()
