@@ -128,7 +128,7 @@ def test_an_exception_that_cannot_be_loaded_again_comes_back_as_text(api: JobApi
         def main(): raise Picky(1, 2)
         """,
     )
-    assert result["exception"] is None
+    assert result["exception"] == "Picky: picky"
     assert "Picky: picky" in result["traceback"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint
@@ -35,7 +35,10 @@ class JobRun:
 
 @dataclass(frozen=True)
 class JobFact:
-    """What a runner knows of one attempt at one moment; ``alive`` None where it cannot tell."""
+    """What a runner knows of one attempt at one moment; ``alive`` None where it cannot tell.
+
+    What an ended attempt left behind: ``reason`` as on the wire, or ``lost`` where nobody knows how its code would have ended.
+    """
 
     job_id: str
     attempt: int
@@ -43,6 +46,8 @@ class JobFact:
     alive: bool | None
     exit_code: int | None = None
     reason: str = ""
+    message: str = ""
+    exception: Mapping[str, Any] | None = None
 
 
 class Runner(Protocol):

@@ -1,7 +1,7 @@
 """Runs a submitted function on the environment's interpreter. Started by its path: needs nothing of torpor there.
 
 The folder given as argument holds ``task.json`` and ``bundle``; left behind are ``result`` (a cloudpickle of ``{"value": …}``
-or ``{"exception": …, "traceback": "…"}``) and ``outcome.json``.
+or ``{"exception": …, "traceback": "…"}``, the exception as text where it cannot be pickled) and ``outcome.json``.
 """
 
 from __future__ import annotations
@@ -142,10 +142,11 @@ def pack(value: object, error: BaseException | None, most_bytes: int) -> tuple[b
         if content is not None and len(content) <= most_bytes:
             return content, None
         error = unsendable(value, trouble, most_bytes)
-    told = {"exception": error, "traceback": describe(error)["traceback"]}
+    said = describe(error)
+    told = {"exception": error, "traceback": said["traceback"]}
     content, _ = dump(told) if survives(error) else (None, None)
     if content is None:
-        content = pickle.dumps({**told, "exception": None}, protocol=5)
+        content = pickle.dumps({**told, "exception": f"{said['type']}: {said['message']}"}, protocol=5)
     return content, error
 
 
