@@ -30,6 +30,7 @@ MAKERS: Mapping[str, Callable[[], str]] = {
     "hub-proof": _hex,
     "importer-proof": _hex,
     "agent-proof": _hex,
+    "demo-proof": _hex,
 }
 
 
