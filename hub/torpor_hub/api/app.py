@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from torpor_hub.api import problems
 from torpor_hub.api.context import Parts
+from torpor_hub.api.pages.sign_in import SignInNeeded, to_hub
 from torpor_hub.api.routes import datasets, imports, jobs, platform, programs, workspaces
 
 WIRE_HEADER = "Torpor-Wire"
@@ -35,6 +36,7 @@ def create_app(parts: Parts, pages: APIRouter | None = None, lifespan: Lifespan 
         app.include_router(module.router, prefix=path)
     if pages is not None:
         app.include_router(pages, prefix=parts.settings.service_path.rstrip("/"))
+        app.add_exception_handler(SignInNeeded, to_hub)
     problems.install(app)
     app.middleware("http")(_envelope)
     return app

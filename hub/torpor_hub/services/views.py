@@ -37,6 +37,11 @@ ACTIONS: dict[Phase, tuple[str, ...]] = {
 }
 
 
+def page(settings: Settings, row: Workspace) -> str:
+    """Return the path of the workspace's page on the platform."""
+    return f"{settings.service_path}workspaces/{row.id}"
+
+
 def workspace(tx: UnitOfWork, settings: Settings, row: Workspace) -> dict[str, Any]:
     """Return a workspace as a resource."""
     user, tenant = owner_and_tenant(tx, row)
@@ -55,7 +60,7 @@ def workspace(tx: UnitOfWork, settings: Settings, row: Workspace) -> dict[str, A
         status=status(
             row,
             url=f"{settings.base_path}user/{user.name}/{row.name}/lab",
-            page=f"{settings.service_path}workspaces/{row.id}",
+            page=page(settings, row),
             progress=_progress(operation),
             operation=operations.shown(operation),
             checkpoint=_brief(tx, row.checkpoint_id),

@@ -1,0 +1,1 @@
+"""The platform's own pages: rendered here, refreshed by htmx when the stream of changes says so."""
