@@ -85,7 +85,10 @@ class Supervisor:
 
     async def once(self, service: Service) -> int:
         """Run a service that ends by itself, and return its exit status."""
-        return await asyncio.shield(self._launch(service).ended)
+        code = await asyncio.shield(self._launch(service).ended)
+        del self._running[service.name]
+        self._write_record()
+        return code
 
     async def watch(self) -> None:
         """Return never; the services are started again as they die.
@@ -152,7 +155,9 @@ class Supervisor:
             return
         if await wait_healthy(service, running.ended):
             self._started(running)
-            self._say(f"The {service.name} is back.")
+            # Without a health check nobody knows yet whether it stays.
+            if service.health is not None:
+                self._say(f"The {service.name} is back.")
         elif not running.ended.done():
             self._say(
                 f"The {service.name} does not answer after {service.start_s:.0f} s. Its log: {self._log(service)}"
