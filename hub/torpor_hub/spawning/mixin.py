@@ -77,12 +77,12 @@ class TorporSpawner:
     user: Any
     name: str
     authenticator: Any
-    user_options: Mapping[str, Any]
     orm_spawner: Any
 
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         self._progress = Progress()
+        self._options: dict[str, str] = {}
 
     @abstractmethod
     async def bring_up(self, grant: Grant) -> str:
@@ -113,6 +113,12 @@ class TorporSpawner:
         """Yield the events of the start; JupyterHub ends this when the start ends."""
         async for event in self._progress.follow():
             yield event
+
+    def apply_user_options(self, _: Any, options: Mapping[str, Any]) -> None:
+        """Take the options of the start that comes; JupyterHub would give all of them to the next one too."""
+        self._options = chosen(options)
+        self.orm_spawner.user_options = lasting(options)
+        self.user.db.commit()
 
     async def start(self) -> str:
         """Return the URL of the server once it runs.
@@ -178,13 +184,10 @@ class TorporSpawner:
         self.workspace_id = state.get("workspace_id", "")
 
     async def _ask_for_grant(self) -> Grant:
-        options = chosen(self.user_options)
-        self.orm_spawner.user_options = lasting(self.user_options)
-        self.user.db.commit()
         heard_at = time.monotonic()
         while True:
             try:
-                answer = await self.platform.start_workspace(self.user.name, self.name, options)
+                answer = await self.platform.start_workspace(self.user.name, self.name, self._options)
             except errors.Unavailable as error:
                 if time.monotonic() - heard_at > AWAY_S:
                     raise refused_by(error) from error

@@ -41,11 +41,12 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
     async def bring_up(self, grant: Grant) -> str:
         """Start the run or adopt it, and return its URL once it answers."""
         self.root_dir = grant.run.root_dir
+        self.save_state()
         try:
             record = launch.read_run(Path(self.root_dir))
             if record is not None and launch.is_running(record):
                 self.use_own_token(record.grant_id)
-                self.handle, self.port = record.handle, record.port
+                self._take_up(record)
             else:
                 await self._launch(grant.run)
         except PlaceError as error:
@@ -80,7 +81,7 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
 
     def get_state(self) -> dict[str, Any]:
         """Return what a restarted hub needs to know the server again."""
-        own = {"root_dir": self.root_dir, "handle": self.handle, "port": self.port} if self.handle else {}
+        own = {"root_dir": self.root_dir, "handle": self.handle, "port": self.port} if self.root_dir else {}
         return super().get_state() | own
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -88,6 +89,10 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
         super().load_state(state)
         self.root_dir, self.handle = state.get("root_dir", ""), state.get("handle", "")
         self.port = state.get("port", 0)
+        # A hub that ended between the launch and the note of its handle: what runs in the folder is what it launched.
+        record = self._record() if self.root_dir and not self.handle else None
+        if record is not None and launch.is_running(record):
+            self._take_up(record)
 
     def clear_state(self) -> None:
         """Forget the server."""
@@ -128,14 +133,17 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
         sentence = "The workspace's server could not be started."
         return refused(sentence, CHECK_AGAIN, reason="place", status=500, log=str(error))
 
+    def _take_up(self, record: RunRecord) -> None:
+        self.handle, self.port = record.handle, record.port
+
     def _record(self) -> RunRecord | None:
-        """Return the record of the start that this spawner knows; None where there is none that can be read."""
+        """Return the record of the start that this spawner knows, of any while it knows none; None if it cannot be read."""
         try:
             record = launch.read_run(Path(self.root_dir))
         except PlaceError as error:
             self.log.warning("%s: %s", self.workspace_id, error)
             return None
-        return record if record is not None and record.handle == self.handle else None
+        return record if record is not None and self.handle in ("", record.handle) else None
 
     def _url(self) -> str:
         return f"http://{HOST}:{self.port}{self.server.base_url}"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from hub_site import Site, within
+
+from torpor_hub.processes import identity, launch
+
+
+def works(site: Site, name: str) -> bool:
+    """Whether its owner gets in and its token serves it."""
+    page = site.visit(site.signed_in("ada"), f"user/ada/{name}/lab")
+    return page.status_code == 200 and site.hub("GET", "user", site.server_token(name)).status_code == 200
+
+
+def test_a_killed_hub_finds_the_running_server_again(site: Site, first: object) -> None:
+    pid = site.server_pid("first")
+    site.kill_hub()
+    assert httpx.get(f"{site.url}user/ada/first/api").status_code == 200
+    site.start_hub()
+    within(20, lambda: site.server("first").get("ready"), "the server is known again")
+    assert site.server_pid("first") == pid
+    assert works(site, "first")
+
+
+def test_after_a_lost_database_a_start_adopts_the_running_server(site: Site, first: object) -> None:
+    pid = site.server_pid("first")
+    site.kill_hub()
+    for file in site.state.glob("jupyterhub.sqlite*"):
+        file.unlink()
+    site.start_hub()
+    for name in site.passwords:
+        site.signed_in(name)
+    assert site.server("first") == {}
+    assert site.start_server("first") == pid
+    assert works(site, "first")
+
+
+def test_a_stop_that_no_person_asked_for_ends_nothing(site: Site, first: object) -> None:
+    pid = site.server_pid("first")
+    wishes = list(site.api.wishes)
+    assert site.hub("DELETE", "users/ada/servers/first").status_code in (202, 204)
+    within(20, lambda: not site.server("first"), "the hub takes it for stopped")
+    assert site.api.wishes == wishes
+    assert site.server_pid("first") == pid
+    assert site.start_server("first") == pid
+    assert works(site, "first")
+
+
+def test_a_person_who_stops_a_server_puts_its_workspace_to_sleep(site: Site) -> None:
+    site.start_server("sleepy")
+    may_end = threading.Event()
+
+    def sleep(run: object) -> None:
+        may_end.wait(20)
+        site.end("sleepy")
+
+    site.api.on_wish = sleep
+    browser = site.signed_in("ada")
+    browser.get("hub/home").raise_for_status()
+    xsrf = {"X-XSRFToken": browser.cookies.get("_xsrf", path=f"{site.base_path}hub/") or ""}
+    answer = browser.delete("hub/api/users/ada/servers/sleepy", headers=xsrf)
+    assert answer.status_code == 202
+    assert site.server("sleepy")["pending"] == "stop"
+    may_end.set()
+    within(20, lambda: not site.server("sleepy"), "the hub sees the end of the sleep")
+    assert site.api.wishes[-1] == ("sleepy", "asleep")
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_killed_before_it_knows_the_server_takes_it_up_by_itself(site: Site) -> None:
+    site.failpoints.joinpath("spawner.launched").write_text("kill")
+    with contextlib.suppress(httpx.TransportError):
+        site.hub("POST", "users/ada/servers/early")
+    site.programs.pop("hub").wait(20)
+    pid = site.server_pid("early")
+    site.start_hub()
+    within(30, lambda: site.server("early").get("ready"), "ready without a new start")
+    assert site.server_pid("early") == pid
+    assert works(site, "early")
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_killed_with_a_grant_starts_one_server(site: Site) -> None:
+    site.failpoints.joinpath("spawner.granted").write_text("kill")
+    with contextlib.suppress(httpx.TransportError):
+        site.hub("POST", "users/ada/servers/granted")
+    site.programs.pop("hub").wait(20)
+    assert launch.read_run(Path(site.api.runs["granted"].root_dir)) is None
+    site.start_hub()
+    assert site.start_server("granted") > 0
+    assert works(site, "granted")
+
+
+@pytest.mark.slow
+def test_a_hub_that_starts_beside_a_frozen_server_waits_for_it(site: Site, first: object) -> None:
+    pid = site.server_pid("first")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        site.kill_hub()
+        site.start_hub()
+        assert site.server("first")["pending"] == "check"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    within(20, lambda: site.server("first").get("ready"), "ready after the thaw")
+    assert identity.of(pid) is not None
+    assert works(site, "first")
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_while_the_hub_waits_for_it_at_its_start_is_given_up(site: Site) -> None:
+    os.kill(site.start_server("waning"), signal.SIGSTOP)
+    site.kill_hub()
+    site.start_hub()
+    assert site.server("waning")["pending"] == "check"
+    site.end("waning")
+    within(20, lambda: not site.server("waning"), "the hub gives it up")
+    assert site.start_server("waning") > 0
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_killed_while_it_waits_for_the_server_takes_it_up_by_itself(site: Site) -> None:
+    started = threading.Thread(target=_start_and_lose, args=(site, "halfway"), daemon=True)
+    started.start()
+    within(20, lambda: "halfway" in site.api.runs and saved(site, "halfway"), "the state is saved")
+    site.kill_hub()
+    started.join(20)
+    pid = site.server_pid("halfway")
+    site.start_hub()
+    within(30, lambda: site.server("halfway").get("ready"), "ready without a new start")
+    assert site.server_pid("halfway") == pid
+    assert works(site, "halfway")
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_while_the_hub_is_away_is_known_as_ended(site: Site) -> None:
+    site.start_server("lost")
+    site.kill_hub()
+    site.end("lost")
+    site.start_hub()
+    within(20, lambda: not site.server("lost"), "the hub knows of the end")
+    assert site.start_server("lost") > 0
+    assert works(site, "lost")
+
+
+def _start_and_lose(site: Site, name: str) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        site.hub("POST", f"users/ada/servers/{name}")
+
+
+def saved(site: Site, name: str) -> bool:
+    """Whether the hub has written down how to find the server."""
+    with contextlib.closing(sqlite3.connect(site.state / "jupyterhub.sqlite")) as database:
+        row = database.execute("select state from spawners where name = ?", (name,)).fetchone()
+    return row is not None and bool(json.loads(row[0] or "{}").get("handle"))

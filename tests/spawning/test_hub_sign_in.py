@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hub_site import Site
+
+
+def test_the_right_password_leads_to_the_platforms_page(site: Site) -> None:
+    browser = site.browser()
+    answer = site.sign_in(browser, "ada", site.passwords["ada"])
+    assert answer.status_code == 302
+    assert answer.headers["location"] == f"{site.base_path}services/torpor/"
+
+
+def test_a_wrong_password_is_refused_on_the_same_page(site: Site) -> None:
+    answer = site.sign_in(site.browser(), "ada", "guess")
+    assert answer.status_code == 403
+    assert "Invalid username or password" in answer.text
+
+
+def test_somebody_whom_the_platform_does_not_know_is_refused(site: Site) -> None:
+    answer = site.sign_in(site.browser(), "mallory", "guess")
+    assert answer.status_code == 403
+    assert site.hub("GET", "users/mallory").status_code == 404
+
+
+def test_while_the_platform_is_away_the_page_says_so(site: Site) -> None:
+    site.api.away = True
+    try:
+        answer = site.sign_in(site.browser(), "ada", site.passwords["ada"])
+    finally:
+        site.api.away = False
+    assert answer.status_code == 503
+    assert "The database is being upgraded. Wait a minute." in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_an_admin_of_the_platform_is_one_of_the_hub(site: Site) -> None:
+    page = site.signed_in("root").get("hub/admin")
+    assert page.status_code == 200
+    assert site.signed_in("ada").get("hub/admin").status_code == 403
+
+
+def test_an_expired_token_of_the_hub_is_renewed(site: Site) -> None:
+    site.api.tokens.clear()
+    site.api.token_lifetime = timedelta(seconds=1)
+    try:
+        assert site.sign_in(site.browser(), "ada", site.passwords["ada"]).status_code == 302
+        issued = len(site.api.tokens)
+        assert site.sign_in(site.browser(), "ada", site.passwords["ada"]).status_code == 302
+    finally:
+        site.api.token_lifetime = timedelta(minutes=15)
+    assert len(site.api.tokens) == issued + 1
