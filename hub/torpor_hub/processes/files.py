@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 ASIDE = ".removed-"
@@ -75,16 +73,13 @@ def _remove(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink(missing_ok=True)
         return
-    shutil.rmtree(folder, onerror=_make_writable)
-
-
-def _make_writable(remove: Callable[..., object], name: str, failure: object) -> None:
-    """Give a read-only folder its owner's rights back and go on: people and jobs' environments have such folders."""
-    path = Path(name)
-    with contextlib.suppress(FileNotFoundError):
-        path.parent.chmod(0o700)
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        # People and jobs' environments have folders that even their owner may not write.
+        folder.chmod(0o700)
+        for parent, folders, _ in os.walk(folder):
+            for name in folders:
+                if not Path(parent, name).is_symlink():
+                    Path(parent, name).chmod(0o700)
+        shutil.rmtree(folder)
