@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from enum import StrEnum
 
 KINDS = ("files",)
 FORMATS = ("parquet",)
+# The largest whole number that JavaScript, like every double, holds exactly.
+LARGEST_EXACT = 2**53 - 1
 
 
 class DatasetPhase(StrEnum):
@@ -196,7 +200,6 @@ class Waiting:
     busy: int
     most: int
     silent_after_s: float
-    paused_text: str = ""
 
 
 def explain_queued(waiting: Waiting, noun: str) -> tuple[str, str]:
@@ -206,11 +209,6 @@ def explain_queued(waiting: Waiting, noun: str) -> tuple[str, str]:
         return (
             f"No importer has asked for work {since}; the {noun} waits for one.",
             "It begins by itself when an importer runs again. If that lasts, tell an admin.",
-        )
-    if waiting.paused_text:
-        return (
-            f"The source '{waiting.source}' failed several times in a row; the {noun} waits until {waiting.paused_text}.",
-            "",
         )
     if waiting.busy >= waiting.most:
         return f"The {noun} waits until one of the {waiting.busy} tasks at the source '{waiting.source}' ends.", ""
@@ -233,3 +231,22 @@ def explain_ready(statistics: Mapping[str, object]) -> str:
     if not isinstance(rows, int) or not isinstance(files, int):
         return "The import is finished."
     return f"{rows:,} rows in {files:,} {'file' if files == 1 else 'files'}."
+
+
+def json_cell(value: object) -> object:
+    """Return a value of a sample as JSON: moments as ISO 8601, bytes as hexadecimal, what JSON's numbers cannot hold as text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= LARGEST_EXACT else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, date | datetime | time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {str(key): json_cell(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_cell(item) for item in value]
+    return str(value)

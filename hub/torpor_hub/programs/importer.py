@@ -15,7 +15,7 @@ from torpor_hub.importer.loop import serve
 from torpor_hub.importer.wire import Api
 from torpor_hub.settings import Settings, load
 
-PROOF = "proof-importer"
+PROOF = "importer-proof"
 
 
 def main() -> None:
