@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torpor import snapshots, units, wire
 from torpor.errors import IncompleteStream, JobCancelled, JobFailed, TorporError, WaitTimeout
+from torpor.job_log import LogReader
 from torpor.models import JobStatus, Resource
 from torpor.polling import Pace
 
@@ -94,7 +94,7 @@ class Job:
         """
         status = self.wait(timeout)
         if status.result:
-            return self._outcome()
+            return self._value()
         if status.phase == "SUCCEEDED":
             return None
         kind = JobCancelled if status.phase == "CANCELLED" else JobFailed
@@ -114,25 +114,23 @@ class Job:
 
     def logs(self, *, follow: bool = False, rank: int = 0) -> Iterator[str]:
         """Return the log piece by piece; with ``follow``, until the job has ended. A new attempt begins with a line that says so."""
-        offset, attempt, pace = 0, "", Pace(None)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        reader, pace = LogReader(self._connection, self.id, rank=rank), Pace(None)
         while True:
             ended = not follow or self.status.finished
-            request = wire.one("jobs", self.id, "log").with_params(rank=rank, offset=offset, attempt=attempt or None)
-            answer = self._connection.send(request)
-            attempt = attempt or answer.headers.get(wire.ATTEMPT_HEADER, "")
-            offset = int(answer.headers.get(wire.NEXT_OFFSET_HEADER, offset + len(answer.content)))
-            if answer.content:
+            if piece := reader.read():
                 pace = Pace(None)
-                yield decoder.decode(answer.content)
-                continue
-            if attempt and int(attempt) < self.last_status.attempt:
-                offset, attempt = 0, str(self.last_status.attempt)
-                yield f"\n--- attempt {attempt} ---\n"
+                yield piece
+            elif 0 < reader.attempt < self.last_status.attempt:
+                reader.begin(self.last_status.attempt)
+                yield f"\n--- attempt {reader.attempt} ---\n"
             elif ended:
                 return
             else:
                 pace.rest()
+
+    def log_reader(self, tail_bytes: int) -> LogReader:
+        """Return a reader of the newest attempt's log that begins ``tail_bytes`` before its end."""
+        return LogReader(self._connection, self.id, tail_bytes=tail_bytes)
 
     def cancel(self) -> JobStatus:
         """Return the state after the wish to end the job was recorded. Harmless for a job that has ended."""
@@ -153,8 +151,12 @@ class Job:
             return None
         return ((status.ended_at or datetime.now(UTC)) - status.started_at).total_seconds()
 
-    def _outcome(self) -> Any:
-        outcome = load_outcome(self._download(), self.id)
+    def outcome(self) -> dict[str, Any]:
+        """Return what a finished function left, without raising it: ``{"value"}`` or ``{"exception", "traceback"}``."""
+        return load_outcome(self._download(), self.id)
+
+    def _value(self) -> Any:
+        outcome = self.outcome()
         if "exception" not in outcome:
             return outcome["value"]
         exception = outcome["exception"]
