@@ -64,8 +64,8 @@ class Platform:
         except OSError:
             return False
 
-    def processes(self) -> list[int]:
-        return [stat.pid for stat in trees.marked(*self.mark)]
+    def processes(self) -> set[int]:
+        return {stat.pid for stat in trees.marked(*self.mark)}
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ def test_services_start_in_order_and_end_in_order_and_leave_no_process(launch: C
         *("starts server", "starts proxy", "starts hub"),
         *("ends server", "ends hub", "ends proxy"),
     ]
-    assert platform.processes() == []
+    assert platform.processes() == set()
     assert not (platform.state / "run" / "services.json").exists()
 
 
@@ -111,7 +111,7 @@ def test_a_service_that_is_killed_is_back_on_its_port(launch: Callable[..., Plat
     assert f"The {name} ended (SIGKILL); it starts again in 0.2 s." in platform.said()
     assert {other: platform.pid(other) for other in others} == others
     assert platform.end() == 0
-    assert platform.processes() == []
+    assert platform.processes() == set()
 
 
 def test_after_a_kill_of_the_supervisor_no_service_is_left(launch: Callable[..., Platform]) -> None:
@@ -140,7 +140,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(launch: Callable[...
     until(lambda: "Once more Ctrl-C" in platform.said() and "ends server" in platform.diary(), "no orderly end begun")
     assert platform.process.poll() is None
     assert platform.end() == 0
-    assert platform.processes() == []
+    assert platform.processes() == set()
 
 
 def test_a_service_that_cannot_start_ends_the_rest_and_shows_its_last_lines(
@@ -151,7 +151,7 @@ def test_a_service_that_cannot_start_ends_the_rest_and_shows_its_last_lines(
     assert platform.process.wait(WITHIN_S) == 1
     assert "The hub ended at its start (status 1). The last lines of" in platform.said()
     assert "the configuration is wrong" in platform.said()
-    assert platform.processes() == []
+    assert platform.processes() == set()
 
 
 def test_a_service_that_dies_again_and_again_is_tried_at_growing_intervals(
@@ -172,7 +172,7 @@ def test_ctrl_c_while_services_start_leaves_no_process(launch: Callable[..., Pla
     until((platform.state / "run" / "services.json").exists, "nothing started")
     assert platform.end() == 0
     assert "ready" not in platform.said()
-    assert platform.processes() == []
+    assert platform.processes() == set()
 
 
 def test_a_second_supervisor_on_the_same_state_starts_nothing(launch: Callable[..., Platform]) -> None:
