@@ -34,7 +34,7 @@ if pathlib.Path(f"{diary}.broken-{name}").exists():
     sys.exit("the configuration is wrong")
 server = http.server.HTTPServer(("127.0.0.1", port), Answer)
 note("starts")
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+subprocess.Popen(["sleep", "600"], start_new_session=True)
 server.serve_forever()
 """
 
@@ -50,7 +50,7 @@ class Lines:
 
 
 def service(name: str, port: int, state: Path, stubborn: str = "") -> Service:
-    command = (sys.executable, "-c", SERVICE, name, str(port), str(state / "diary"), stubborn)
+    command = (sys.executable, "-I", "-S", "-c", SERVICE, name, str(port), str(state / "diary"), stubborn)
     return Service(name, command, port, Health(f"http://127.0.0.1:{port}/"), start_s=20, grace_s=30)
 
 
