@@ -50,6 +50,14 @@ class JobFact:
     exception: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Salvage:
+    """What an ended attempt left behind: its log from some offset on, and its pickled result if it has one."""
+
+    log: bytes
+    result: bytes | None
+
+
 class Runner(Protocol):
     """Runs attempts of jobs. Everything may be repeated: starting what runs or ending what is gone is success."""
 
@@ -71,6 +79,10 @@ class Runner(Protocol):
 
     async def end(self, name: str, handle: str, *, grace_s: float) -> None:
         """End every process of exactly this attempt: a polite signal, then after ``grace_s`` a hard one."""
+        ...
+
+    async def salvage(self, name: str, *, log_from: int) -> Salvage:
+        """Return what an ended attempt left behind and may not have delivered; nothing where nothing is known of it."""
         ...
 
     async def forget(self, name: str) -> None:

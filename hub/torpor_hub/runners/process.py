@@ -19,7 +19,7 @@ from torpor_hub.oci.layout import Layout
 from torpor_hub.processes import files, identity, layering, trees
 from torpor_hub.processes.identity import Identity
 from torpor_hub.processes.layering import Platform
-from torpor_hub.runners.base import JobFact, JobRun
+from torpor_hub.runners.base import JobFact, JobRun, Salvage
 from torpor_hub.runners.environments import Environments
 
 MARK = "TORPOR_ATTEMPT"
@@ -29,6 +29,7 @@ EXIT_FILE = "exit.json"
 LOST = "lost"
 NOBODY = Identity(0, 0, boot="")
 STARTERS = 4
+SALVAGED_BYTES = 32 * 1024**2
 # What a job gets of the server's own environment: nothing that could hold a secret.
 INHERITED = (
     *("LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "PATH", "LD_LIBRARY_PATH"),
@@ -84,6 +85,15 @@ class ProcessRunner:
             RunnerError: when something does not end.
         """
         await asyncio.to_thread(self._end, name, handle, grace_s)
+
+    async def salvage(self, name: str, *, log_from: int) -> Salvage:
+        """Return what an ended attempt left behind: at most 32 MiB of its log."""
+        folder = self._folder(name)
+
+        def read() -> Salvage:
+            return Salvage(_read(folder / "log", log_from, SALVAGED_BYTES) or b"", _read(folder / "result"))
+
+        return await asyncio.to_thread(read)
 
     async def forget(self, name: str) -> None:
         """Remove the attempt's folder; gone already is success.
@@ -226,6 +236,15 @@ def _record(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
+
+
+def _read(file: Path, start: int = 0, most: int = -1) -> bytes | None:
+    try:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(most)
+    except FileNotFoundError:
+        return None
 
 
 def _tail(file: Path) -> str:
