@@ -84,4 +84,4 @@ class Control:
 
 
 def _runner(settings: Settings, layout: Layout, platform: layering.Platform) -> ProcessRunner:
-    return ProcessRunner(settings, layout, platform)
+    return ProcessRunner(settings.state_dir, layout, platform, java_home=settings.java_home)

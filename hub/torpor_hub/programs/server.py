@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,6 @@ async def _end(tasks: list[asyncio.Task[Any]]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks, return_exceptions=True)
 
-
-Loops = list[Coroutine[Any, Any, None]]
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from torpor_hub.api.pages import sign_in
 from torpor_hub.domain import names, units
 from torpor_hub.domain.policy import Action, Actor
 from torpor_hub.errors import NotFound, UserError
-from torpor_hub.services import datasets, jobs, operations, tenants, views, workspaces
+from torpor_hub.services import datasets, job_views, jobs, operations, tenants, views, workspaces
 from torpor_hub.stores.base import UnitOfWork
 
 router = APIRouter(include_in_schema=False)
@@ -162,11 +162,13 @@ def _workspace(ctx: Context, tx: UnitOfWork, actor: Actor, key: str) -> dict[str
 
 
 def _jobs(_ctx: Context, tx: UnitOfWork, actor: Actor) -> dict[str, Any]:
-    return {"jobs": jobs.listed(tx, actor, limit=MOST, offset=0)[:MOST]}
+    rows = jobs.listed(tx, actor, jobs.Filter(), limit=MOST, offset=0)
+    return {"jobs": [job_views.job(tx, row) for row in rows[:MOST]]}
 
 
 def _data(ctx: Context, tx: UnitOfWork, actor: Actor) -> dict[str, Any]:
-    return {"datasets": datasets.listed(tx, ctx.parts.settings, actor, limit=MOST, offset=0)[:MOST]}
+    rows = datasets.listed(tx, actor, tenant=None, search=None, name=None, limit=MOST, offset=0)
+    return {"datasets": [datasets.view(tx, ctx.parts.settings, actor, row) for row in rows[:MOST]]}
 
 
 def _render(ctx: Context, template: str, load: Any) -> HTMLResponse:
