@@ -103,7 +103,7 @@ def submit(
     memory: str | int | None = None,
     environment: str | None = None,
     timeout: float | None = None,
-    retries: int = 1,
+    retries: int | None = None,
     wait: bool = False,
     **kwargs: Any,
 ) -> Job:

@@ -19,7 +19,7 @@ from torpor.workspace_handle import Workspace
 if TYPE_CHECKING:
     import httpx
 
-ID = re.compile(r"(ws|job|ds|src|ckp|imp|rd)-[a-z2-7]{20}")
+ID = re.compile(r"(ws|job|ds|src|ckp|imp|rd)-[0-9a-z]{20}")
 JOB_NAME_LENGTH = 30
 Refusal = TypeVar("Refusal", bound=ApiError)
 
@@ -129,16 +129,25 @@ class Client:
         self, name: str, *, tenant: str | None = None, profile: str | None = None, start: bool = False
     ) -> Workspace:
         """Return a new workspace: by default of one's first tenant, with the default profile."""
+        tenant = tenant or self._first_tenant()
         spec = {"name": name, "tenant": tenant, "profile": profile, "desired": "running" if start else None}
         given = {key: value for key, value in spec.items() if value is not None}
         answer = self.connection.json(wire.create_workspace(given, key=uuid.uuid4().hex))
         return Workspace(self.connection, Resource.parse(answer))
 
-    def create_dataset(self, name: str, *, source: str, path: str, format: str, description: str = "") -> Dataset:
+    def create_dataset(
+        self, name: str, *, source: str, path: str, format: str = "parquet", description: str = ""
+    ) -> Dataset:
         """Return a new dataset ``tenant/name``: the files at ``path`` of a source. Its first import is queued."""
         tenant, _, short = name.rpartition("/")
-        given = {"name": short, "source": source, "path": path, "format": format, "description": description}
-        fields = given | ({"tenant": tenant} if tenant else {})
+        fields = {
+            "name": short,
+            "tenant": tenant or self._first_tenant(),
+            "source": source,
+            "path": path,
+            "format": format,
+            "description": description,
+        }
         answer = self.connection.json(wire.create_dataset(fields, key=uuid.uuid4().hex))
         return Dataset(self.connection, Resource.parse(answer))
 
@@ -162,7 +171,7 @@ class Client:
         memory: str | int | None = None,
         environment: str | None = None,
         timeout: float | None = None,
-        retries: int = 1,
+        retries: int | None = None,
         wait: bool = False,
         **kwargs: Any,
     ) -> Job:
@@ -196,6 +205,12 @@ class Client:
     def close(self) -> None:
         """Close the connections to the platform."""
         self.connection.close()
+
+    def _first_tenant(self) -> str:
+        mine = [str(tenant["name"]) for tenant in self.me().tenants if tenant.get("role") != "viewer"]
+        if not mine:
+            raise ConfigurationError("You are a member of no tenant.", next_step="Ask an admin to be added to one.")
+        return mine[0]
 
     def _amount(self, cores: float | None, memory: str | int | None) -> dict[str, int]:
         default: Mapping[str, int] = {}

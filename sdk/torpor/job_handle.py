@@ -161,7 +161,7 @@ class Job:
             return outcome["value"]
         exception = outcome["exception"]
         if not isinstance(exception, BaseException):
-            exception = JobFailed(str(exception), job_id=self.id)
+            exception = JobFailed(str(exception), next_step="Its own type is not known here.", job_id=self.id)
         raise exception from RemoteTraceback(str(outcome.get("traceback", "")))
 
     def _download(self) -> bytes:

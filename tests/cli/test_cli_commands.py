@@ -202,6 +202,13 @@ def test_a_workspace_is_created_from_what_was_said(torpor, platform):
     assert body == {"name": "second", "tenant": "research", "profile": "small", "desired": "running"}
 
 
+def test_without_a_tenant_it_is_the_first_that_one_may_work_in(torpor, platform):
+    tenants = [{"name": "guests", "role": "viewer"}, {"name": "research", "role": "member"}]
+    person = {"name": "ada", "tenants": tenants, "can_write": True}
+    platform.answers["GET", "me"] = lambda _: httpx.Response(200, json=person)
+    assert torpor.json("workspaces", "create", "second")["spec"]["tenant"] == "research"
+
+
 def test_the_log_of_a_workspace(torpor, platform, first):
     platform.logs[first] = b"started\nready\n"
     assert torpor("workspaces", "log", "first").stdout == "started\nready\n"

@@ -34,8 +34,8 @@ OPTIONS = {
 
 def identity(kind: str, number: int) -> str:
     """Return an id as the platform makes them."""
-    digits = "abcdefghijklmnopqrstuvwxyz234567"
-    return f"{kind}-{'a' * 18}{digits[number // 32]}{digits[number % 32]}"
+    digits = "0123456789abcdefghjkmnpqrstvwxyz"
+    return f"{kind}-01k9aaaaaaaaaaaaaa{digits[number // 32]}{digits[number % 32]}"
 
 
 class FakePlatform:

@@ -130,7 +130,7 @@ def submit(
     ] = None,
     environment: Annotated[str | None, typer.Option(help="workspace, profile or a digest.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which the job is ended.")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often it may begin again.")] = 1,
+    retries: Annotated[int | None, typer.Option(min=0, help="How often it may begin again.")] = None,
     wait_: Wait = False,
     yes: Yes = False,
     output_: Output = None,

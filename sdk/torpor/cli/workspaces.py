@@ -105,10 +105,18 @@ def start(
 
 @app.command()
 def wake(
-    ctx: typer.Context, name: Name, wait: Wait = False, timeout: Timeout = 600, output_: Output = None, env: Env = None
+    ctx: typer.Context,
+    name: Name,
+    wait: Wait = False,
+    timeout: Timeout = 600,
+    yes: Yes = False,
+    output_: Output = None,
+    env: Env = None,
 ) -> None:
     """Wake a workspace with its environment unchanged."""
-    workspace = client_of(ctx, env).workspace(name)
+    client = client_of(ctx, env)
+    allow_change(client, yes=yes)
+    workspace = client.workspace(name)
     workspace.start()
     _finish(workspace, "running", wait, timeout, output_)
 
@@ -119,11 +127,14 @@ def sleep(
     name: Here = None,
     wait: Wait = False,
     timeout: Timeout = 600,
+    yes: Yes = False,
     output_: Output = None,
     env: Env = None,
 ) -> None:
     """Put a workspace to sleep: its environment is saved, what it holds goes back to the pool."""
-    workspace = client_of(ctx, env).workspace(name)
+    client = client_of(ctx, env)
+    allow_change(client, yes=yes)
+    workspace = client.workspace(name)
     workspace.sleep()
     _finish(workspace, "asleep", wait, timeout, output_)
 

@@ -26,6 +26,7 @@ POINTERS = {
     "/spec/kind": "kind",
     "/spec/name": "name",
     "/spec/code": "command",
+    "/bundle": "command",
 }
 LABEL_WIDTH, FIELD_WIDTH = "120px", "360px"
 

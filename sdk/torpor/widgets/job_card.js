@@ -79,6 +79,9 @@ function makeCancel(model, actions) {
 }
 
 function showWords(words, state) {
+  const said = JSON.stringify([state.position, state.message, state.next_step, state.parts]);
+  if (words.dataset.said === said) return; // a selection stays, and a screen reader is not told twice
+  words.dataset.said = said;
   words.replaceChildren();
   const line = (text, className) => {
     if (!text) return;
