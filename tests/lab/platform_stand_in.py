@@ -99,6 +99,9 @@ class Platform:
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
+                if platform.stopped.is_set():
+                    self.close_connection = True
+                    return
                 length = int(self.headers.get("Content-Length") or 0)
                 parts = urlsplit(self.path)
                 path = parts.path.removeprefix(PREFIX)
@@ -239,8 +242,8 @@ def workspace() -> Any:
 
 AS_OF = "2026-11-21T08:12:40Z"
 STAGES = [
-    ("Reach the source", "done", "3 files below /data/flights", 12),
-    ("Sample rows", "done", "1,000 rows from 2 of 12 partitions", 240),
+    ("Reach the source", "ok", "3 files below /data/flights", 12),
+    ("Sample rows", "ok", "1,000 rows from 2 of 12 partitions", 240),
     ("Describe the columns", "running", "", None),
 ]
 

@@ -1,0 +1,88 @@
+/** Putting the workspace to sleep: ask, save what is open, wish, leave for its page. */
+
+import { JupyterFrontEnd } from '@jupyterlab/application';
+import { Dialog, showDialog } from '@jupyterlab/apputils';
+import { DocumentRegistry } from '@jupyterlab/docregistry';
+import { Kernel } from '@jupyterlab/services';
+import { Widget } from '@lumino/widgets';
+import React from 'react';
+
+import { Problem } from '../api';
+import { WorkspaceModel } from './model';
+
+/** Ask, and then put the workspace to sleep; the server behind this page freezes, so the browser leaves it. */
+export async function sleep(
+  app: JupyterFrontEnd,
+  model: WorkspaceModel
+): Promise<void> {
+  const kernels = [...app.serviceManager.kernels.running()];
+  const answer = await showDialog({
+    title: `Put ${model.config.name} to sleep?`,
+    body: <WhatHappens kernels={kernels} unsaved={unsaved(app).length} />,
+    buttons: [
+      Dialog.cancelButton(),
+      Dialog.okButton({ label: 'Sleep now', className: 'tp-sleep-now' })
+    ]
+  });
+  if (answer.button.accept) {
+    await saveAll(app);
+    await model.wish('asleep');
+    window.location.assign(model.page);
+  }
+}
+
+function WhatHappens(props: {
+  kernels: Kernel.IModel[];
+  unsaved: number;
+}): JSX.Element {
+  const { kernels, unsaved } = props;
+  return (
+    <div className="tp-what-happens">
+      <h3 className="tp-mod-good">Kept</h3>
+      <ul>
+        <li>Your files and notebooks{unsaved > 0 && savedFirst(unsaved)}</li>
+        <li>The packages that you installed</li>
+        <li>Jobs go on without the workspace</li>
+      </ul>
+      <h3 className="tp-mod-bad">Lost</h3>
+      <ul>
+        <li>
+          Running kernels and their variables
+          {kernels.length > 0 && ` (${counted(kernels.length, 'kernel')} now)`}
+        </li>
+        <li>Terminals and what runs in them</li>
+      </ul>
+      <p>CPU and memory go back to your tenant until you wake it.</p>
+    </div>
+  );
+}
+
+function savedFirst(count: number): string {
+  return `; ${counted(count, 'open document')} will be saved first`;
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+function unsaved(app: JupyterFrontEnd): DocumentRegistry.Context[] {
+  const contexts = [...app.shell.widgets('main')].map(
+    widget => (widget as Widget & { context?: DocumentRegistry.Context }).context
+  );
+  return [...new Set(contexts)].filter(
+    (context): context is DocumentRegistry.Context =>
+      context?.model !== undefined && context.model.dirty && !context.model.readOnly
+  );
+}
+
+async function saveAll(app: JupyterFrontEnd): Promise<void> {
+  for (const context of unsaved(app)) {
+    await context.save();
+    if (context.model.dirty) {
+      throw new Problem(
+        `${context.path} could not be saved, so the workspace stays awake.`,
+        'Save or close it, then try again.'
+      );
+    }
+  }
+}
