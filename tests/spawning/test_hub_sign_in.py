@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import secrets
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 from hub_site import Site
 
 
@@ -39,6 +44,30 @@ def test_an_admin_of_the_platform_is_one_of_the_hub(site: Site) -> None:
     page = site.signed_in("root").get("hub/admin")
     assert page.status_code == 200
     assert site.signed_in("ada").get("hub/admin").status_code == 403
+
+
+def test_who_has_signed_in_gets_a_token_for_the_platform_without_another_question(site: Site) -> None:
+    callback = f"{site.base_path}services/torpor/oauth_callback"
+    verifier = secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    asked = {"client_id": "service-torpor", "redirect_uri": callback, "response_type": "code", "state": "s"}
+    pkce = {"code_challenge": challenge, "code_challenge_method": "S256"}
+    answer = site.signed_in("ada").get("hub/api/oauth2/authorize", params=asked | pkce)
+    assert answer.status_code == 302
+    back = urlsplit(answer.headers["location"])
+    assert back.path == callback
+    form = {
+        "client_id": "service-torpor",
+        "client_secret": site.secret("hub-service-token"),
+        "grant_type": "authorization_code",
+        "code": parse_qs(back.query)["code"][0],
+        "code_verifier": verifier,
+        "redirect_uri": callback,
+    }
+    token = httpx.post(f"{site.url}hub/api/oauth2/token", data=form).json()["access_token"]
+    scopes = set(site.hub("GET", "user", token).json()["scopes"])
+    assert {"access:services!service=torpor", "custom:torpor:read", "custom:torpor:write"} <= scopes
+    assert site.hub("POST", "users/ada/servers/second", token).status_code == 403
 
 
 def test_an_expired_token_of_the_hub_is_renewed(site: Site) -> None:
