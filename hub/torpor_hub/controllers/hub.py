@@ -31,12 +31,13 @@ class Hub:
         """
         try:
             answer = await self._client.post(f"/users/{user}/servers/{server}", json={})
-            if answer.status_code == 404:
-                # A hub whose database is new does not know the user before the next sign-in.
-                await self._client.post(f"/users/{user}")
-                answer = await self._client.post(f"/users/{user}/servers/{server}", json={})
         except httpx.HTTPError as error:
             raise Unavailable("The hub does not answer.", next_step="It is asked again in a moment.") from error
+        if answer.status_code == 404:
+            raise Unavailable(
+                f"The hub does not know '{user}' yet.",
+                next_step="It does from the next sign-in on; then the server is started.",
+            )
         if answer.status_code not in STARTED + PENDING:
             raise Unavailable(
                 f"The hub answered {answer.status_code} to the start of '{server}'.",

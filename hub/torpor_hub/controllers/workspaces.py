@@ -22,6 +22,7 @@ from torpor_hub.places.base import Place, Preparation
 from torpor_hub.services import operations, sleeps, starts, wakes
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store, UnitOfWork
+from torpor_hub.stores.changes import Seen as Change
 from torpor_hub.stores.tables import Checkpoint, Grant, Operation, Reservation, User, Workspace
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ HUB_AGAIN_S = 2.0
 GRACE_S = 5.0
 LOG_LINES = 200
 SILENT_TURNS = 15
+WELCOME_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Seen:
     id: str
     name: str
     user: str
+    user_id: str
     handle: str
     view: View
 
@@ -54,6 +57,7 @@ class WorkspaceController:
         self._hub_called: dict[str, float] = {}
         self._silent: dict[str, int] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._welcomes: dict[str, float] = {}
         self._steps: Mapping[Next, Callable[[Seen], Awaitable[None]]] = {
             Next.PREPARE: self._prepare,
             Next.CALL_HUB: self._call_hub,
@@ -85,6 +89,23 @@ class WorkspaceController:
                 continue
             self._busy[seen.id] = asyncio.create_task(self._take(step, seen))
         await self._lead.record(_expire_checkpoints)
+        await self._take_up_again()
+
+    def welcome(self, change: Change) -> None:
+        """Note a sign-in: a hub that lost its database learns of the user's running workspaces right after it."""
+        if change.kind == "user" and change.event == "signed-in":
+            self._welcomes[change.object_id] = time.monotonic() + WELCOME_S
+
+    async def _take_up_again(self) -> None:
+        now = time.monotonic()
+        self._welcomes = {user: until for user, until in self._welcomes.items() if until > now}
+        for seen in await asyncio.to_thread(self._look, {}) if self._welcomes else ():
+            if (
+                seen.user_id in self._welcomes
+                and seen.view.phase is Phase.RUNNING
+                and self._is_due(seen, Next.CALL_HUB)
+            ):
+                await self._call_hub(seen)
 
     async def end_all(self) -> None:
         """End every workspace with its environment kept: the platform stops."""
@@ -255,7 +276,7 @@ def _see(tx: UnitOfWork, row: Workspace, fact: Fact | None) -> Seen:
         fact,
         grant_expired=grant is not None and grant.used_at is None and grant.expires_at < tx.now,
     )
-    return Seen(row.id, row.name, tx.session.get_one(User, row.user_id).name, row.handle, view)
+    return Seen(row.id, row.name, tx.session.get_one(User, row.user_id).name, row.user_id, row.handle, view)
 
 
 def _work(tx: UnitOfWork, operation: Operation | None) -> Work | None:

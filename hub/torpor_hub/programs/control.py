@@ -51,6 +51,8 @@ class Control:
             for number in range(AGENTS)
         ]
 
+        feed.listen(self._workspaces.welcome)
+
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Return everything that runs beside the api, for ever."""
         return [
