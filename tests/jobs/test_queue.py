@@ -23,9 +23,7 @@ def parts(decided: Plan, job: str) -> str:
 
 
 amounts = st.builds(amount, st.integers(1, 12), st.integers(1, 12))
-shares = st.builds(
-    lambda limit, held: Share(limit, held), st.builds(amount, st.integers(0, 16), st.integers(0, 16)), amounts
-)
+shares = st.builds(Share, st.builds(amount, st.integers(0, 16), st.integers(0, 16)), amounts)
 
 
 @st.composite

@@ -20,7 +20,8 @@ from torpor_hub.stores.base import Store
 from torpor_hub.stores.blobs import Blobs
 
 LOG = logging.getLogger(__name__)
-GRACE_S = 6.0
+GRACE_S = 5.0
+DELIVERY_S = 1.0
 GONE = Report(None, LOST, "The attempt is no longer where it was started.", None)
 PLATFORM_STOPPED = Report(None, STOPPED, "The platform was stopped.", None)
 
@@ -36,6 +37,7 @@ class JobController:
         signer: Signer,
         runner: Runner,
         leadership: Leadership,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -43,6 +45,8 @@ class JobController:
         self._runner = runner
         self._signer = signer
         self._lead = leadership
+        self._grace_s = grace_s
+        self._ending = False
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._missing: dict[str, int] = {}
         self._steps: Mapping[Next, Callable[[Open, JobFact | None], Awaitable[None]]] = {
@@ -53,6 +57,8 @@ class JobController:
 
     async def turn(self) -> None:
         """Queue, admit and explain; then take the next step of every attempt, each in a task of its own."""
+        if self._ending:
+            return
         await self._lead.record(admission.resolve)
         if await self._lead.record(admission.admit):
             failpoints.hit("jobs.admitted")
@@ -67,7 +73,8 @@ class JobController:
         await self._forget_closed(facts)
 
     async def end_all(self) -> None:
-        """End every attempt and put its job back into the queue: the platform stops."""
+        """End every attempt and put its job back into the queue: the platform stops, and no later turn does anything."""
+        self._ending = True
         for task in self._busy.values():
             task.cancel()
         await asyncio.gather(*self._busy.values(), return_exceptions=True)
@@ -104,7 +111,7 @@ class JobController:
         start = await self._lead.record(lambda tx: admission.start_of(tx, attempt.job_id))
         token = self._signer.for_attempt(start.token_for, self._store.clock())
         try:
-            handle = await self._runner.start(_run(start, token, self._settings))
+            handle = await self._runner.start(_run(start, token, self._settings, self._grace_s))
         except RunnerError as error:
             text = str(error)
             await self._runner.end(attempt.name, "", grace_s=0)
@@ -115,7 +122,7 @@ class JobController:
 
     async def _end(self, attempt: Open, fact: JobFact | None) -> None:
         handle = fact.handle if fact is not None else attempt.handle
-        await self._runner.end(attempt.name, handle, grace_s=GRACE_S)
+        await self._runner.end(attempt.name, handle, grace_s=self._grace_s + DELIVERY_S)
 
     async def _close(self, attempt: Open, fact: JobFact | None) -> None:
         handle = fact.handle if fact is not None else attempt.handle
@@ -126,7 +133,7 @@ class JobController:
         await self._finish(attempt, report)
 
     async def _end_with_platform(self, attempt: Open) -> None:
-        await self._runner.end(attempt.name, attempt.handle, grace_s=GRACE_S)
+        await self._runner.end(attempt.name, attempt.handle, grace_s=self._grace_s + DELIVERY_S)
         fact = (await self._runner.facts()).get(attempt.name)
         known = fact is not None and fact.alive is False and fact.reason != LOST
         await self._finish(attempt, _report(fact) if fact is not None and known else PLATFORM_STOPPED)
@@ -161,7 +168,7 @@ def _report(fact: JobFact) -> Report:
     return Report(fact.exit_code, fact.reason, fact.message, dict(fact.exception) if fact.exception else None)
 
 
-def _run(start: Start, token: str, settings: Settings) -> JobRun:
+def _run(start: Start, token: str, settings: Settings, grace_s: float) -> JobRun:
     row = start.job
     return JobRun(
         job_id=row.id,
@@ -175,4 +182,5 @@ def _run(start: Start, token: str, settings: Settings) -> JobRun:
         token=token,
         api_url=settings.api_url,
         timeout_s=row.spec["timeout_s"],
+        variables={"TORPOR_GRACE_S": f"{grace_s:g}"},
     )

@@ -1,0 +1,206 @@
+"""The api's routes, the controller's loop for jobs and real processes, in one test process; the hub alone is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import httpx
+import uvicorn
+from cryptography.fernet import Fernet, MultiFernet
+from tests.support.installation import seeded, settings_in
+
+from torpor_hub.api.app import create_app
+from torpor_hub.api.context import Parts
+from torpor_hub.api.identity import Identities, Identity
+from torpor_hub.controllers.base import Leadership, Waker, loop
+from torpor_hub.controllers.jobs import JobController
+from torpor_hub.domain.units import Amount
+from torpor_hub.oci.layout import Layout
+from torpor_hub.processes import layering
+from torpor_hub.runners.process import ProcessRunner
+from torpor_hub.services.tokens import PREFIX, Signer
+from torpor_hub.settings import Settings
+from torpor_hub.stores.base import Store
+from torpor_hub.stores.blobs import Blobs
+from torpor_hub.stores.changes import ChangeFeed
+
+GIB = 1024**3
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+class People(Identities):
+    """Takes a person's name for a token; tokens of attempts are checked as always."""
+
+    async def of_token(self, token: str) -> Identity:
+        return await super().of_token(token) if token.startswith(PREFIX) else Identity(token, can_write=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Api:
+    """The api on its port; can be away for a while."""
+
+    def __init__(self, parts: Parts, port: int) -> None:
+        self._parts = parts
+        self._port = port
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        config = uvicorn.Config(create_app(self._parts), port=self._port, log_level="warning", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(10)
+
+
+class Controller:
+    """The loop for jobs in a thread; ending it without a word is what a killed server does."""
+
+    def __init__(self, settings: Settings, store: Store, blobs: Blobs, signer: Signer, feed: ChangeFeed) -> None:
+        self.lead = Leadership(store, lifetime_s=2)
+        runner = ProcessRunner(settings.state_dir, Layout(settings.images_dir), layering.here())
+        self.jobs = JobController(store, settings, blobs, signer, runner, self.lead, grace_s=0.5)
+        self._feed = feed
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end(self, *, orderly: bool) -> None:
+        if not self._thread.is_alive():
+            return
+        if orderly:
+            asyncio.run_coroutine_threadsafe(self.jobs.end_all(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(20)
+        self.lead.drop()
+
+    def _run(self) -> None:
+        self._task = self._loop.create_task(self._serve())
+        try:
+            self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            self._loop.run_until_complete(self.jobs.settle())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        waker = Waker(self._feed, ("job", "workspace"))
+        try:
+            await asyncio.gather(self.lead.keep(), loop("jobs", self.jobs.turn, waker, self.lead))
+        finally:
+            waker.end()
+
+
+class JobPlatform:
+    """Everything that a job needs, and short ways to ask."""
+
+    def __init__(self, state: Path, store: Store, **limits: object) -> None:
+        port = free_port()
+        self.settings = settings_in(state, server={"port": port}, limits=limits)
+        self.store = store
+        seeded(store, self.settings, Amount(8000, 16 * GIB))
+        self.blobs = Blobs(self.settings.blobs)
+        self.signer = Signer("k" * 32, {})
+        self.feed = ChangeFeed(store)
+        self.feed.start()
+        people = People("", self.signer, MultiFernet([Fernet(Fernet.generate_key())]), cache_s=0, origin="")
+        parts = Parts(self.settings, store, self.blobs, self.signer, people, self.feed)
+        self.api = Api(parts, port)
+        self.api.start()
+        self.controller = self.new_controller()
+
+    def new_controller(self) -> Controller:
+        self.controller = Controller(self.settings, self.store, self.blobs, self.signer, self.feed)
+        return self.controller
+
+    def close(self) -> None:
+        self.controller.end(orderly=True)
+        self.api.stop()
+        self.feed.stop()
+
+    def client(self, who: str = "ada") -> httpx.Client:
+        return httpx.Client(base_url=self.settings.api_url, headers={"Authorization": f"Bearer {who}"}, timeout=20)
+
+    def submit(self, who: str = "ada", *, bundle: bytes | None = None, key: str = "", **spec: Any) -> httpx.Response:
+        amount = {"cpu_milli": 1000, "memory_bytes": GIB}
+        files: dict[str, Any] = {
+            "spec": (None, json.dumps({"name": "job", "kind": "command", "amount": amount, **spec}), "application/json")
+        }
+        if bundle is not None:
+            files["bundle"] = ("bundle.pkl", bundle, "application/octet-stream")
+        headers = {"Idempotency-Key": key} if key else {}
+        with self.client(who) as client:
+            return client.post("/jobs", files=files, headers=headers)
+
+    def command(self, *argv: str, **spec: Any) -> str:
+        answer = self.submit(code={"type": "command", "argv": list(argv)}, **spec)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def function(self, bundle: bytes, **spec: Any) -> str:
+        sha256 = hashlib.sha256(bundle).hexdigest()
+        version = cloudpickle.__version__
+        code = {"type": "function", "name": "main", "python": PYTHON, "cloudpickle": version, "sha256": sha256}
+        answer = self.submit(bundle=bundle, code=code, **spec)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def get(self, path: str, who: str = "ada", **params: Any) -> httpx.Response:
+        with self.client(who) as client:
+            return client.get(path, params=params)
+
+    def status(self, job: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.get(f"/jobs/{job}").json()["status"]
+        return status
+
+    def log(self, job: str, **params: Any) -> str:
+        return self.get(f"/jobs/{job}/log", **params).text
+
+    def cancel(self, job: str) -> httpx.Response:
+        with self.client() as client:
+            return client.patch(f"/jobs/{job}", json={"spec": {"desired": "cancelled"}})
+
+    def wait(self, job: str, condition: Callable[[dict[str, Any]], bool], within_s: float = 40) -> dict[str, Any]:
+        deadline = time.monotonic() + within_s
+        while not condition(status := self.status(job)):
+            assert time.monotonic() < deadline, f"still {status}; {self.log(job)!r}"
+            time.sleep(0.05)
+        return status
+
+    def ended(self, job: str) -> dict[str, Any]:
+        return self.wait(job, lambda status: status["phase"] in FINAL)
+
+    def used(self, tenant: str = "research") -> dict[str, Any]:
+        items = self.get("/tenants").json()["items"]
+        return next(item["status"] for item in items if item["name"] == tenant)
+
+    def freed(self) -> bool:
+        deadline = time.monotonic() + 20
+        while self.used()["jobs"]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
