@@ -207,7 +207,7 @@ def test_a_refusal_is_said_beside_its_field(form, platform, pointer, field):
     assert form.submit() is None
     said = {name: place.value for name, place in form.errors.items() if place.layout.display != "none"}
     assert list(said) == [field]
-    assert "Tenant &lt;research&gt; may use 4 cores. Ask for less." in said[field]
+    assert "Tenant &lt;research&gt; may use 4 cores. Ask for less.</div>" in said[field]
     del platform.answers["POST", "jobs"]
     form.submit()
     assert all(place.layout.display == "none" for place in form.errors.values())

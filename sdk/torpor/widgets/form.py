@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from torpor.client import Client, job_name
-from torpor.errors import ApiError, TorporError
+from torpor.errors import ApiError, ServerError, TorporError
 from torpor.job_handle import Job
 from torpor.snapshots import FONT, SOFT
 from torpor.widgets.card import JobCard
@@ -28,6 +28,7 @@ POINTERS = {
     "/spec/code": "command",
     "/bundle": "command",
 }
+ALERT = "color:var(--jp-error-color1,#d32f2f);line-height:1.35"
 LABEL_WIDTH, FIELD_WIDTH = "120px", "360px"
 
 
@@ -55,7 +56,7 @@ class JobForm(widgets.VBox):  # type: ignore[misc]
             row.children[1].children[1] for name, row in zip(shown, rows, strict=True) if name == "kind"
         )
         self.fields["kind"].observe(lambda _: self._show_kind(), names="value")
-        end = widgets.HBox([widgets.Label(layout={"width": LABEL_WIDTH}), self.submit_button])
+        end = widgets.HBox([widgets.Label(layout={"width": f"calc({LABEL_WIDTH} + 4px)"}), self.submit_button])
         super().__init__([_title(self.options, fn), *rows, self.errors["form"], end, self.card_place])
 
     def submit(self) -> Job | None:
@@ -121,10 +122,15 @@ class JobForm(widgets.VBox):  # type: ignore[misc]
         named = [field for known, field in POINTERS.items() if pointer.startswith(known)]
         field = named[0] if named else ("command" if isinstance(error, ValueError) else "form")
         place = self.errors[field if field in self.fields else "form"]
-        place.value = (
-            f'<div role="alert" style="{FONT};color:var(--jp-error-color1,#d32f2f)">{escape(str(error))}</div>'
-        )
+        place.value = f'<div role="alert" style="{FONT};{ALERT}">{escape(_said(error))}</div>'
         place.layout.display = ""
+
+
+def _said(error: Exception) -> str:
+    """Return the sentences of an error; the request id only where an operator needs it."""
+    if isinstance(error, TorporError) and not isinstance(error, ServerError):
+        return f"{error.message} {error.next_step}".strip()
+    return str(error)
 
 
 def _configured() -> Client:
