@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import socket
@@ -17,19 +16,14 @@ import cloudpickle
 import httpx
 import uvicorn
 from cryptography.fernet import Fernet, MultiFernet
+from tests.jobs.job_controller import KEY, Controller
 from tests.support.installation import seeded, settings_in
 
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
-from torpor_hub.controllers.base import Leadership, Waker, loop
-from torpor_hub.controllers.jobs import JobController
 from torpor_hub.domain.units import Amount
-from torpor_hub.oci.layout import Layout
-from torpor_hub.processes import layering
-from torpor_hub.runners.process import ProcessRunner
 from torpor_hub.services.tokens import PREFIX, Signer
-from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store
 from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
@@ -77,53 +71,16 @@ class Api:
             self._thread.join(10)
 
 
-class Controller:
-    """The loop for jobs in a thread; ending it without a word is what a killed server does."""
-
-    def __init__(self, settings: Settings, store: Store, blobs: Blobs, signer: Signer, feed: ChangeFeed) -> None:
-        self.lead = Leadership(store, lifetime_s=2)
-        runner = ProcessRunner(settings.state_dir, Layout(settings.images_dir), layering.here())
-        self.jobs = JobController(store, settings, blobs, signer, runner, self.lead, grace_s=0.5)
-        self._feed = feed
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def end(self, *, orderly: bool) -> None:
-        if not self._thread.is_alive():
-            return
-        if orderly:
-            asyncio.run_coroutine_threadsafe(self.jobs.end_all(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(20)
-        self.lead.drop()
-
-    def _run(self) -> None:
-        self._task = self._loop.create_task(self._serve())
-        try:
-            self._loop.run_until_complete(self._task)
-        except asyncio.CancelledError:
-            self._loop.run_until_complete(self.jobs.settle())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        waker = Waker(self._feed, ("job", "workspace"))
-        try:
-            await asyncio.gather(self.lead.keep(), loop("jobs", self.jobs.turn, waker, self.lead))
-        finally:
-            waker.end()
-
-
 class JobPlatform:
     """Everything that a job needs, and short ways to ask."""
 
-    def __init__(self, state: Path, store: Store, **limits: object) -> None:
+    def __init__(self, state: Path, store: Store) -> None:
         port = free_port()
-        self.settings = settings_in(state, server={"port": port}, limits=limits)
+        self.settings = settings_in(state, server={"port": port})
         self.store = store
         seeded(store, self.settings, Amount(8000, 16 * GIB))
         self.blobs = Blobs(self.settings.blobs)
-        self.signer = Signer("k" * 32, {})
+        self.signer = Signer(KEY, {})
         self.feed = ChangeFeed(store)
         self.feed.start()
         people = People("", self.signer, MultiFernet([Fernet(Fernet.generate_key())]), cache_s=0, origin="")
