@@ -230,7 +230,7 @@ def explain_ready(statistics: Mapping[str, object]) -> str:
     rows, files = statistics.get("rows"), statistics.get("files")
     if not isinstance(rows, int) or not isinstance(files, int):
         return "The import is finished."
-    return f"{rows:,} rows in {files:,} {'file' if files == 1 else 'files'}."
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} in {files:,} {'file' if files == 1 else 'files'}."
 
 
 def json_cell(value: object) -> object:

@@ -87,16 +87,21 @@ def change_import(ctx: Ctx, key: str, body: Wish) -> Response:
 
 
 @router.post("/import-claims")
-async def claim_task(ctx: Ctx, body: ImporterWaits) -> Response:
+async def claim_task(ctx: Ctx, request: Request, body: ImporterWaits) -> Response:
     """Return the next task for an importer, waiting for one without holding a thread."""
+    gone = asyncio.create_task(_disconnected(request))
+
+    async def look() -> dict[str, Any] | None:
+        # An importer that has ended while it waited must not be given a task: nobody would work on it.
+        return {} if gone.done() else await asyncio.to_thread(_claim_if_any, ctx, body.importer)
+
     bell = Doorbell(ctx.parts.feed, ("import", "read"))
     try:
-        claim = await asyncio.to_thread(_claim, ctx, body.importer)
-        if claim is None:
-            claim = await bell.first(lambda: asyncio.to_thread(_claim_if_any, ctx, body.importer), body.wait_s)
+        claim = await asyncio.to_thread(_claim, ctx, body.importer) or await bell.first(look, body.wait_s)
     finally:
         bell.end()
-    return Response(status_code=204) if claim is None else JSONResponse(claim)
+        gone.cancel()
+    return JSONResponse(claim) if claim else Response(status_code=204)
 
 
 @router.put("/import-claims/{task}/progress")
@@ -140,6 +145,12 @@ def report_failure(ctx: Ctx, task: str, body: Failure) -> dict[str, Any]:
         check(actor, Action.REPORT, REPORT)
         claims.fail(tx, task, body.fence, Failed(body.code, body.stage, body.message, body.next_step), body.stages)
         return {}
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when whoever sent the request has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 def _claim(ctx: Context, importer: str) -> dict[str, Any] | None:
