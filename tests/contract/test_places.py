@@ -29,11 +29,16 @@ from torpor_hub.processes import freeze, identity, launch, layering, records, tr
 POOL = Amount(4000, 8 * 1024**3)
 PLATFORM = layering.here()
 ANSWERS = """
-import signal, socket, subprocess, sys
+import pathlib, signal, socket, subprocess, sys
+def end(number, frame):
+    pathlib.Path("ended-politely").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
 subprocess.Popen(["sleep", sys.argv[2]], start_new_session=True)
 print("ready to answer", flush=True)
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-signal.pause()
+while True:
+    signal.pause()
 """
 
 
@@ -156,6 +161,7 @@ def test_a_started_workspace_is_a_fact_until_it_is_removed(world: ProcessWorld) 
     world.remove(handle)
     assert world.processes() == []
     assert world.fact() is None
+    assert (world.home / "ended-politely").exists()
     world.remove(handle)
     assert world.env.is_dir(), "a removal touched the environment"
 
@@ -200,6 +206,7 @@ def test_a_frozen_workspace_is_removed_without_moving(world: ProcessWorld) -> No
     assert world.processes() == []
     assert world.fact() is None
     assert freeze.read_lease(world.root) is None
+    assert not (world.home / "ended-politely").exists(), "it was thawed to end, and could change after its capture"
 
 
 def test_after_the_reaper_was_killed_a_removal_leaves_nothing(world: ProcessWorld) -> None:

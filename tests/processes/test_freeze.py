@@ -258,6 +258,24 @@ def test_a_thaw_during_a_freeze_wins(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert freeze.read_lease(root) is None
 
 
+def test_a_late_thaw_does_not_meet_the_next_freeze(tmp_path: Path) -> None:
+    run, beats = new_run(tmp_path), tmp_path / "beats"
+    root = Path(run.root_dir)
+    with started(run, *bash(COUNTS.format(file=beats))) as reaper:
+        assert grows(beats)
+        over = freeze.Lease(reaper.handle(), 0.0)
+        late = threading.Thread(target=freeze.thaw_when_due, args=(root, reaper, over))
+        with freeze._locked(root):
+            freeze._stop_in_order(reaper)
+            late.start()
+            assert stands_still(beats), "it did not wait for who freezes"
+            freeze._write(root, freeze.Lease(reaper.handle(), freeze.boot_time() + 60))
+        late.join()
+        assert stands_still(beats), "it ended a lease that had begun meanwhile"
+        freeze.thaw(root, reaper.handle())
+        assert grows(beats)
+
+
 def test_the_reaper_needs_no_installed_package() -> None:
     program = "import sys; sys.argv=['x']; exec(open(sys.argv[0]).read()) if False else None; "
     program += f"import runpy; runpy.run_path({str(launch.REAPER)!r}, run_name='reaper'); "

@@ -158,6 +158,7 @@ def test_the_number_of_a_process_alone_is_not_taken_for_the_process() -> None:
         end(child)
         assert until(lambda: not identity.alive(found)), "a zombie was taken for alive"
     finally:
+        end(child)
         os.waitpid(child, 0)
 
 
