@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -181,10 +182,10 @@ def test_a_cancelled_capture_stops_at_once_and_leaves_nothing(
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        assert state(tmp_path) == before
         return time.monotonic() - cancelled
 
     assert asyncio.run(run()) < 1
-    assert state(tmp_path) == before
 
 
 def test_a_cancelled_verification_stops(layout: Layout, task: CaptureTask) -> None:
@@ -263,6 +264,35 @@ def test_a_live_capture_repeats_a_copy_in_which_something_changed(
     restore(result.layers, layout.open_blob, tmp_path / "awake")
     assert listing(tmp_path / "awake") == listing(task.source)
     assert not (tmp_path / "awake" / "python").is_symlink()
+
+
+def is_tmpfs(folder: Path) -> bool:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    kinds = {Path(mount[1]): mount[2] for mount in mounts}
+    return next(kinds[parent] for parent in [folder, *folder.parents] if parent in kinds) == "tmpfs"
+
+
+def test_a_live_capture_sees_a_store_through_a_memory_map(
+    layout: Layout, task: CaptureTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_tmpfs(tmp_path):
+        pytest.skip("a file system in memory never tells of stores through a memory map")
+    file = task.source / "mapped"
+    file.write_bytes(b"a" * 4096)
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 4096) as mapped:
+        mapped[0:5] = b"first"
+        interfere(monkeypatch, lambda: mapped.__setitem__(slice(0, 5), b"later"))
+        result = asyncio.run(DirectoryCapture(layout).capture_live(task))
+    restore(result.layers, layout.open_blob, tmp_path / "awake")
+    assert (tmp_path / "awake" / "mapped").read_bytes()[:5] == b"later"
+
+
+def test_a_folder_written_within_the_last_tick_of_the_clock_has_not_settled(
+    layout: Layout, task: CaptureTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: task.source.stat().st_ctime_ns + 1_000_000)
+    with pytest.raises(Unsettled):
+        asyncio.run(DirectoryCapture(layout).capture_live(task))
 
 
 def test_a_live_capture_that_never_settles_says_so_and_leaves_nothing(

@@ -204,6 +204,8 @@ def test_a_sparse_file_stays_sparse(tree: Path) -> None:
         file.seek(40 * 1024 * 1024)
         file.write(b"end")
         file.truncate(64 * 1024 * 1024 + 5)
+    with (tree / "all-hole").open("wb") as file:
+        file.truncate(8 * 1024 * 1024)
     assert_survives(tree)
     assert (tree.with_name("copy") / "sparse").stat().st_blocks * 512 < 4 * 1024 * 1024
 
@@ -342,6 +344,33 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tree: Path, change: Ca
 
     with pytest.raises(FileChanged, match=r"file changed|folder itself"):
         write_layer(tree, lambda _content: None, progress=act)
+
+
+def to_link(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.parent.with_name("outside"))
+
+
+def to_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def to_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("swap", [to_link, to_pipe, to_folder, replace, Path.unlink])
+def test_a_file_swapped_just_before_it_is_opened_is_never_read(tree: Path, swap: Callable[[Path], None]) -> None:
+    (tree.with_name("outside")).write_bytes(b"SECRET")
+    (tree / "file").write_bytes(b"public")
+    steps = iter([lambda _file: None, swap])
+    out = io.BytesIO()
+    with pytest.raises(FileChanged):
+        write_layer(tree, out.write, progress=lambda _done: next(steps)(tree / "file"))
+    assert b"SECRET" not in out.getvalue()
+    assert list(steps) == []
 
 
 @pytest.mark.parametrize("name", ["folder/new", "new", "folder/zz", "zz"])

@@ -54,6 +54,7 @@ ROOT = ("5", "./", "")
     "members",
     [
         [("0", "/outside/stolen", "x")],
+        [("0", "/stolen", "x")],
         [("0", "../outside/stolen", "x")],
         [("5", "a", ""), ("0", "a/../../outside/stolen", "x")],
         [("5", "..", "")],
@@ -152,6 +153,9 @@ def test_a_layer_that_is_another_inside_than_its_record_says_is_refused(tmp_path
     wrong = LayerRecord(record.digest, "sha256:" + "0" * 64, record.size_bytes, record.uncompressed_bytes)
     with pytest.raises(CorruptImage, match=wrong.diff_id):
         restore([wrong], always(content), tmp_path / "copy")
+    other = LayerRecord("sha256:" + "0" * 64, record.diff_id, record.size_bytes, record.uncompressed_bytes)
+    with pytest.raises(CorruptImage, match=other.digest):
+        restore([other], always(content), tmp_path / "copy")
     longer = LayerRecord(record.digest, record.diff_id, record.size_bytes, record.uncompressed_bytes - 1)
     with pytest.raises(CorruptImage, match="longer"):
         restore([longer], always(content), tmp_path / "copy")

@@ -209,11 +209,10 @@ class Layout:
                 size += len(chunk)
                 if progress:
                     progress(size)
-        if size != blob.size_bytes:
-            raise CorruptImage(f"the blob {blob.digest} of {image} has {size} bytes, not {blob.size_bytes}")
-        if "sha256:" + digest.hexdigest() != blob.digest:
+        found = "sha256:" + digest.hexdigest()
+        if (found, size) != (blob.digest, blob.size_bytes):
             raise CorruptImage(
-                f"the blob {blob.digest} of {image} reads back with the digest sha256:{digest.hexdigest()}"
+                f"the blob {blob.digest} of {image} reads back with the digest {found} and {size} of {blob.size_bytes} bytes"
             )
 
     def _needed(self) -> set[str]:

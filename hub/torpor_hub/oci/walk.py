@@ -73,7 +73,7 @@ def walk(root: Path, excludes: Sequence[str] = ()) -> Iterator[Found]:
             with _Reading(path):
                 status = os.stat(name, dir_fd=current, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                current = _descend(current, name, path, status)
+                current = _descend(current, name, path)
                 levels.append(_Level(path, status, _names(current, path)))
             yield Found(path, name, status, current)
     finally:
@@ -130,12 +130,10 @@ def _open_root(root: Path) -> int:
         raise CaptureFailed(f"the folder {root} cannot be read: {error.strerror}") from error
 
 
-def _descend(current: int, name: str, path: bytes, status: os.stat_result) -> int:
+def _descend(current: int, name: str, path: bytes) -> int:
+    """Return the directory below; whether it is the one that was seen is checked on the way back."""
     with _Reading(path):
         below = os.open(name, DIRECTORY_FLAGS, dir_fd=current)
-    if not same(os.fstat(below), status):
-        os.close(below)
-        raise changed(path)
     os.close(current)
     return below
 
