@@ -131,7 +131,11 @@ def configure(root: Path, platform: Platform) -> None:
     write_shims(root / "bin", python)
     files.write_if_changed(root / "jupyter/kernels/python3/kernel.json", _json(kernelspec(python)))
     shell = shutil.which("bash") or "/bin/sh"
-    settings = {"ServerApp": {"terminado_settings": {"shell_command": [shell]}}}
+    settings = {
+        "ServerApp": {"terminado_settings": {"shell_command": [shell]}},
+        # A workspace asks nothing of the outside by itself.
+        "LabApp": {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
+    }
     files.write_if_changed(root / "config/jupyter_server_config.json", _json(settings))
 
 
