@@ -12,6 +12,7 @@ from torpor_hub.domain import ids
 from torpor_hub.domain.workspaces import Phase, SleepStep
 from torpor_hub.errors import StaleFence
 from torpor_hub.services import operations, sleeps
+from torpor_hub.services.resources import iso
 from torpor_hub.services.starts import versions
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
@@ -205,6 +206,8 @@ def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: 
         tag=f"{operation.id}-{operation.fence}",
         parent_digest=operation.parent_digest,
         annotations={
+            # The operation's own moment: a repeat after a crash gives the same digest.
+            "org.opencontainers.image.created": iso(operation.created_at) or "",
             "org.torpor.workspace": workspace.id,
             "org.torpor.python": python,
             "org.torpor.platform": platform_version,

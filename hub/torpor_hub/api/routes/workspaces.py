@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict
 
 from torpor_hub.api.context import Bounds, Ctx, page
 from torpor_hub.domain.policy import Action
-from torpor_hub.services import operations, views, workspaces
+from torpor_hub.services import operations, repeats, views, workspaces
 
 router = APIRouter(prefix="/workspaces")
+Key = Annotated[str, Header(alias="Idempotency-Key")]
 
 
 class NewWorkspace(BaseModel):
@@ -42,12 +43,18 @@ def list_workspaces(ctx: Ctx, bounds: Bounds, all: bool = False) -> Response:
 
 
 @router.post("")
-def create_workspace(ctx: Ctx, body: NewWorkspace) -> Response:
+def create_workspace(ctx: Ctx, body: NewWorkspace, key: Key = "") -> Response:
     """Make a workspace; ``workspaces.create`` asks the policy."""
     with ctx.write() as (tx, actor):
-        row = workspaces.create(tx, actor, name=body.name, tenant=body.tenant, profile=body.profile)
-        if body.desired is not None:
-            workspaces.wish(tx, ctx.parts.settings, row, {"desired": body.desired})
+
+        def make() -> str:
+            row = workspaces.create(tx, actor, name=body.name, tenant=body.tenant, profile=body.profile)
+            if body.desired is not None:
+                workspaces.wish(tx, ctx.parts.settings, row, {"desired": body.desired})
+            return row.id
+
+        made = repeats.once(tx, actor, key, ["workspace", body.model_dump()], make)
+        row = workspaces.find(tx, actor, made)
         return ctx.reply(views.workspace(tx, ctx.parts.settings, row), 201)
 
 
