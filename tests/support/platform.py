@@ -52,6 +52,7 @@ class Platform:
     prefix: str
     environment: dict[str, str] = field(default_factory=dict)
     demo_data: bool = False
+    settings: Path | None = None
     passwords: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     up_s: float = 0.0
@@ -77,6 +78,8 @@ class Platform:
         command = [str(TORPOR), "up", "--state", str(self.state), "--port", str(self.port), "--prefix", self.prefix]
         if not self.demo_data:
             command.append("--no-demo-data")
+        if self.settings is not None:
+            command += ["--settings", str(self.settings)]
         out, err = (self.state.parent / name for name in ("up.out", "up.err"))
         with out.open("wb") as stdout, err.open("ab") as stderr:
             self.process = subprocess.Popen(
@@ -102,15 +105,21 @@ class Platform:
 
     def token(self, user: str) -> str:
         """Return a hub token of the user, made as a person makes one: sign in, then ask the hub."""
+        with self.signed_in(user) as client:
+            headers = {"X-XSRFToken": client.cookies.get("_xsrf", path=f"{self.prefix}hub/") or ""}
+            answer = client.post(f"hub/api/users/{user}/tokens", json={"note": "test"}, headers=headers)
+            assert answer.status_code in (200, 201), answer.text
+            return str(answer.json()["token"])
+
+    @contextmanager
+    def signed_in(self, user: str) -> Iterator[httpx.Client]:
+        """Give a client with the cookies of the user's browser, below the public address."""
         with httpx.Client(base_url=self.url, follow_redirects=True, timeout=30) as client:
             client.get("hub/login")
             xsrf = client.cookies.get("_xsrf") or ""
             form = {"username": user, "password": self.passwords[user], "_xsrf": xsrf}
             client.post("hub/login?next=" + self.prefix + "hub/token", data=form).raise_for_status()
-            headers = {"X-XSRFToken": client.cookies.get("_xsrf", path=f"{self.prefix}hub/") or xsrf}
-            answer = client.post(f"hub/api/users/{user}/tokens", json={"note": "test"}, headers=headers)
-            assert answer.status_code in (200, 201), answer.text
-            return str(answer.json()["token"])
+            yield client
 
     def client(self, user: str) -> httpx.Client:
         """Return a client of the api for the user."""
@@ -156,9 +165,14 @@ class Platform:
 
 
 @contextmanager
-def platform(folder: Path, *, demo_data: bool = False, prefix: str = "/", **environment: str) -> Iterator[Platform]:
-    """Give a running platform in ``folder``; afterwards no process of it is left."""
+def platform(
+    folder: Path, *, demo_data: bool = False, prefix: str = "/", settings: str = "", **environment: str
+) -> Iterator[Platform]:
+    """Give a running platform in ``folder``, with ``settings`` (TOML) of its own; afterwards no process of it is left."""
     made = Platform(folder / "state", free_port(), prefix, dict(environment), demo_data)
+    if settings:
+        made.settings = folder / "own.toml"
+        made.settings.write_text(settings)
     try:
         yield made.up()
     finally:
