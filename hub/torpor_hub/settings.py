@@ -24,8 +24,8 @@ class _Closed(BaseModel):
 class TenantSeed(_Closed):
     """A tenant that is made at the first start."""
 
-    name: str
-    title: str = ""
+    name: str = Field(description="Short name, used in addresses and commands.")
+    title: str = Field("", description="What people read; empty: the name.")
     cpu_milli: int = Field(
         4000, ge=0, description="CPU that the tenant's workspaces and jobs may hold together, in thousandths of a core."
     )
@@ -35,7 +35,7 @@ class TenantSeed(_Closed):
 class UserSeed(_Closed):
     """A user that is made at the first start."""
 
-    name: str
+    name: str = Field(description="The name to sign in with.")
     admin: bool = Field(False, description="Whether the user is a platform admin.")
     tenants: dict[str, Literal["admin", "member", "viewer"]] = Field(
         default_factory=dict, description="Role by tenant name."
@@ -45,14 +45,14 @@ class UserSeed(_Closed):
 class ProfileSeed(_Closed):
     """A profile that is made at the first start."""
 
-    name: str
-    title: str
-    description: str = ""
-    cpu_milli: int = 1000
-    memory_bytes: int = 2 * GIB
-    gpu_count: int = 0
-    kinds: tuple[str, ...] = ("command", "spark")
-    default: bool = False
+    name: str = Field(description="Short name, used in commands.")
+    title: str = Field(description="What people read where they choose.")
+    description: str = Field("", description="One sentence on what it is good for.")
+    cpu_milli: int = Field(1000, description="CPU of a workspace, in thousandths of a core.")
+    memory_bytes: int = Field(2 * GIB, description="Memory of a workspace, in bytes.")
+    gpu_count: int = Field(0, description="GPUs of a workspace.")
+    kinds: tuple[str, ...] = Field(("command", "spark"), description="Kinds of job that it can run.")
+    default: bool = Field(False, description="Whether it is chosen where nobody chooses.")
 
 
 class SeedSettings(_Closed):
@@ -84,8 +84,8 @@ class SeedSettings(_Closed):
 class Address(_Closed):
     """Where a service listens on this machine."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(ge=1, le=65535)
+    host: str = Field("127.0.0.1", description="The address to listen at.")
+    port: int = Field(ge=1, le=65535, description="The port to listen at.")
 
     @property
     def url(self) -> str:
@@ -96,12 +96,12 @@ class Address(_Closed):
 class PoolSettings(_Closed):
     """What the process pool lends. 0 means: taken from the machine (twice its cores, all of its memory)."""
 
-    cpu_milli: int = Field(0, ge=0)
-    memory_bytes: int = Field(0, ge=0)
+    cpu_milli: int = Field(0, ge=0, description="CPU to lend, in thousandths of a core; 0: twice the machine's cores.")
+    memory_bytes: int = Field(0, ge=0, description="Memory to lend, in bytes; 0: all that the machine has.")
     workspace_floor_cpu_milli: int = Field(
         1000, ge=0, description="CPU that jobs never take, so that people can still start a workspace."
     )
-    workspace_floor_memory_bytes: int = Field(1 * GIB, ge=0)
+    workspace_floor_memory_bytes: int = Field(1 * GIB, ge=0, description="Memory that jobs never take, in bytes.")
 
 
 class Limits(_Closed):
@@ -122,8 +122,8 @@ class Limits(_Closed):
     import_stage_s: float = Field(60, gt=0, description="How long each stage of an import may take.")
     import_claim_s: float = Field(30, gt=0, description="After this time without an importer, a queued import says so.")
     bundle_bytes: int = Field(16 * 1024**2, gt=0, description="Largest bundle that one submit may carry.")
-    sample_rows: int = Field(1000, gt=0)
-    sample_bytes: int = Field(5 * 1024**2, gt=0)
+    sample_rows: int = Field(1000, gt=0, description="Rows that an import stores as a dataset's sample, at most.")
+    sample_bytes: int = Field(5 * 1024**2, gt=0, description="Size of a stored sample, at most, in bytes.")
     job_retries: int = Field(1, ge=0, description="How often a job that was lost with its process is run again.")
     token_cache_s: float = Field(
         60, ge=0, le=60, description="How long an answer of the hub about a token is believed."
