@@ -91,7 +91,7 @@ class Agent:
 
     async def work(self, claim: Claim) -> None:
         """Do one capture: its result or failure is reported, and the workspace thawed unless it is to be removed."""
-        failpoints.hit("agent.claimed")
+        await asyncio.to_thread(failpoints.hit, "agent.claimed")
         job = asyncio.create_task(self._save(claim))
         heart = asyncio.create_task(self._beat(claim, job))
         try:
@@ -116,7 +116,7 @@ class Agent:
             result = await self._capture.capture(claim.task(), _progress(claim))
         claim.step = "VERIFY"
         await self._capture.verify(claim.content["repository"], result.digest)
-        failpoints.hit("agent.verified")
+        await asyncio.to_thread(failpoints.hit, "agent.verified")
         return result
 
     async def _save_live(self, claim: Claim) -> CaptureResult:
@@ -134,7 +134,7 @@ class Agent:
     async def _freeze(self, claim: Claim) -> None:
         claim.step, claim.frozen = "FREEZE", True
         await self._freezer.freeze(claim.root, claim.handle, float(claim.content["thaw_after_s"]))
-        failpoints.hit("agent.frozen")
+        await asyncio.to_thread(failpoints.hit, "agent.frozen")
 
     async def _thaw(self, claim: Claim) -> None:
         if claim.handle:
@@ -155,7 +155,7 @@ class Agent:
         try:
             within_s = float(claim.content["thaw_after_s"])
             stays = bool((await self._tasks.report(claim.operation, "result", body, within_s=within_s))["stay_frozen"])
-            failpoints.hit("agent.reported")
+            await asyncio.to_thread(failpoints.hit, "agent.reported")
         except (StaleFence, Unavailable) as error:
             LOG.warning("%s: the result was not taken: %s", claim.operation, error)
         if not stays:
