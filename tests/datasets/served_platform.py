@@ -145,11 +145,9 @@ def platform(file: Path) -> Iterator[Platform]:
     store = Store(settings.database)
     seeded(store, settings)
     parts = _parts(settings, store)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(parts, lifespan=lambda app: _living(app, parts)), port=settings.server.port, log_level="error"
-        )
-    )
+    app = create_app(parts, lifespan=lambda app: _living(app, parts))
+    config = uvicorn.Config(app, port=settings.server.port, log_level="critical", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     running = Platform(settings, file, parts)
@@ -160,7 +158,6 @@ def platform(file: Path) -> Iterator[Platform]:
     finally:
         running.close()
         server.should_exit = True
-        server.force_exit = True
         thread.join(10)
 
 
