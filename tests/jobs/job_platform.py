@@ -76,6 +76,7 @@ class JobPlatform:
 
     def __init__(self, state: Path, store: Store) -> None:
         port = free_port()
+        self._clients: dict[str, httpx.Client] = {}
         self.settings = settings_in(state, server={"port": port})
         self.store = store
         seeded(store, self.settings, Amount(8000, 16 * GIB))
@@ -95,11 +96,16 @@ class JobPlatform:
 
     def close(self) -> None:
         self.controller.end(orderly=True)
+        for client in self._clients.values():
+            client.close()
         self.api.stop()
         self.feed.stop()
 
     def client(self, who: str = "ada") -> httpx.Client:
-        return httpx.Client(base_url=self.settings.api_url, headers={"Authorization": f"Bearer {who}"}, timeout=20)
+        if who not in self._clients:
+            headers = {"Authorization": f"Bearer {who}"}
+            self._clients[who] = httpx.Client(base_url=self.settings.api_url, headers=headers, timeout=20)
+        return self._clients[who]
 
     def submit(self, who: str = "ada", *, bundle: bytes | None = None, key: str = "", **spec: Any) -> httpx.Response:
         amount = {"cpu_milli": 1000, "memory_bytes": GIB}
@@ -109,8 +115,7 @@ class JobPlatform:
         if bundle is not None:
             files["bundle"] = ("bundle.pkl", bundle, "application/octet-stream")
         headers = {"Idempotency-Key": key} if key else {}
-        with self.client(who) as client:
-            return client.post("/jobs", files=files, headers=headers)
+        return self.client(who).post("/jobs", files=files, headers=headers)
 
     def command(self, *argv: str, **spec: Any) -> str:
         answer = self.submit(code={"type": "command", "argv": list(argv)}, **spec)
@@ -126,8 +131,7 @@ class JobPlatform:
         return str(answer.json()["id"])
 
     def get(self, path: str, who: str = "ada", **params: Any) -> httpx.Response:
-        with self.client(who) as client:
-            return client.get(path, params=params)
+        return self.client(who).get(path, params=params)
 
     def status(self, job: str) -> dict[str, Any]:
         status: dict[str, Any] = self.get(f"/jobs/{job}").json()["status"]
@@ -137,14 +141,13 @@ class JobPlatform:
         return self.get(f"/jobs/{job}/log", **params).text
 
     def cancel(self, job: str) -> httpx.Response:
-        with self.client() as client:
-            return client.patch(f"/jobs/{job}", json={"spec": {"desired": "cancelled"}})
+        return self.client().patch(f"/jobs/{job}", json={"spec": {"desired": "cancelled"}})
 
     def wait(self, job: str, condition: Callable[[dict[str, Any]], bool], within_s: float = 40) -> dict[str, Any]:
         deadline = time.monotonic() + within_s
         while not condition(status := self.status(job)):
             assert time.monotonic() < deadline, f"still {status}; {self.log(job)!r}"
-            time.sleep(0.05)
+            time.sleep(0.1)
         return status
 
     def ended(self, job: str) -> dict[str, Any]:
