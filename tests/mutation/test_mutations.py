@@ -1,0 +1,205 @@
+"""Every safety claim has a test that fails when the claim is broken: one line is changed in a copy, and the test must notice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("hub", "sdk", "extensions/torpor_lab", "tests")
+IMPORTED = ("hub", "sdk", "extensions")
+WITHIN_S = 240
+PASSED, FAILED = 0, 1
+HUB = "hub/torpor_hub/"
+STRANGER = "tests/api/test_every_route.py::test_a_stranger_gets_the_answer_for_what_does_not_exist"
+PERSON = "tests/api/test_every_route.py::test_a_person_is_refused_what_only_programs_and_attempts_do"
+AGENT = "tests/agent/test_agent.py::"
+WORKSPACES = "tests/services/test_workspaces.py::"
+POINTER = "tests/services/test_captures_pointer.py::"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A claim, the one text in a file that keeps it, what to put there instead, and the test that must fail."""
+
+    claim: str
+    file: str
+    kept_by: str
+    instead: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation(
+        "an image counts once it was read back",
+        HUB + "agent/work.py",
+        'await self._capture.verify(claim.content["repository"], result.digest)',
+        "await asyncio.sleep(0)",
+        AGENT + "test_an_image_that_does_not_read_back_is_never_reported",
+    ),
+    Mutation(
+        "reading back compares digest and size",
+        HUB + "oci/layout.py",
+        "if (found, size) != (blob.digest, blob.size_bytes):",
+        "if found == size:",
+        AGENT + "test_an_image_that_does_not_read_back_is_never_reported",
+    ),
+    Mutation(
+        "a capture that is given up thaws",
+        HUB + "agent/work.py",
+        '        await self._thaw(claim)\n        body = {"fence"',
+        '        body = {"fence"',
+        AGENT + "test_a_cancel_in_the_answer_to_a_heartbeat_ends_the_copy_and_thaws",
+    ),
+    Mutation(
+        "a result that nobody took thaws",
+        HUB + "agent/work.py",
+        "        stays = False\n",
+        "        stays = True\n",
+        AGENT + "test_an_api_that_is_away_does_not_leave_the_workspace_frozen",
+    ),
+    Mutation(
+        "a claim that was taken over is not thawed",
+        HUB + "agent/work.py",
+        "if claim.taken_over:",
+        "if claim.taken_over and not claim.frozen:",
+        AGENT + "test_a_claim_that_was_taken_over_is_left_to_the_one_who_has_it",
+    ),
+    Mutation(
+        "a controller writes under its epoch",
+        HUB + "stores/base.py",
+        "if row is None or row.epoch != epoch:",
+        "if row is None:",
+        "tests/stores/test_stores.py::test_a_lease_has_one_holder_and_a_new_one_fences_the_old",
+    ),
+    Mutation(
+        "an agent reports under its fence",
+        HUB + "services/captures.py",
+        "if operation.fence != fence or operation.ended_at is not None:",
+        "if operation.ended_at is not None:",
+        WORKSPACES + "test_an_agent_whose_claim_was_taken_over_cannot_end_the_sleep",
+    ),
+    Mutation(
+        "an operation that was given up takes no result",
+        HUB + "services/captures.py",
+        "if operation.fence != fence or operation.ended_at is not None:",
+        "if operation.fence != fence:",
+        POINTER + "test_a_result_that_comes_after_the_sleep_was_given_up_moves_nothing",
+    ),
+    Mutation(
+        "the pointer moves by compare-and-swap",
+        HUB + "services/sleeps.py",
+        'if row.checkpoint_id != operation.payload.get("expected"):',
+        'if row.checkpoint_id == "":',
+        POINTER + "test_a_pointer_that_moved_meanwhile_is_not_moved_again_and_nothing_is_removed",
+    ),
+    Mutation(
+        "a cancel that came first wins",
+        HUB + "services/sleeps.py",
+        "    if operation.cancel:\n",
+        "    if operation.cancel and operation.ended_at:\n",
+        WORKSPACES + "test_a_cancel_before_the_end_of_a_sleep_keeps_the_workspace_running",
+    ),
+    Mutation(
+        "a start fits the tenant's quota",
+        HUB + "services/starts.py",
+        "    ledger.reserve(tx, claim_of(tx, row))\n",
+        "    ledger.charge(tx, claim_of(tx, row))\n",
+        WORKSPACES + "test_a_start_beyond_the_tenants_quota_is_refused_with_the_numbers_and_holds_nothing",
+    ),
+    *(
+        Mutation(
+            f"the routes of {name} ask the policy",
+            f"{HUB}services/{name}.py",
+            "    check(actor, action, thing(row))\n",
+            "",
+            STRANGER,
+        )
+        for name in ("workspaces", "jobs", "datasets", "imports")
+    ),
+    Mutation(
+        "captures are claimed by agents only",
+        HUB + "api/routes/programs.py",
+        'check(actor, Action.CLAIM, Object("capture"))',
+        "str(actor)",
+        PERSON,
+    ),
+    Mutation(
+        "starts are asked for by the hub only",
+        HUB + "api/routes/programs.py",
+        'check(actor, Action.CREATE, Object("start"))',
+        "str(actor)",
+        PERSON,
+    ),
+)
+
+
+class Tree:
+    """A copy of the project, whose packages win over the installed ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        leave = shutil.ignore_patterns("__pycache__", "node_modules", "labextension")
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, folder / name, ignore=leave)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+
+    @contextmanager
+    def mutated(self, mutation: Mutation) -> Iterator[None]:
+        """Change the one place while the block runs."""
+        file = self.folder / mutation.file
+        whole = file.read_text()
+        assert whole.count(mutation.kept_by) == 1, f"{mutation.file} has changed; the mutation has to follow"
+        file.write_text(whole.replace(mutation.kept_by, mutation.instead))
+        try:
+            yield
+        finally:
+            file.write_text(whole)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a module of this interpreter in the copy."""
+        path = os.pathsep.join(str(self.folder / name) for name in IMPORTED)
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=self.folder,
+            # No byte code: two versions of a file within one second and of one size would be taken for the same.
+            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            check=False,
+        )
+
+    def test(self, *tests: str) -> subprocess.CompletedProcess[str]:
+        """Run tests in the copy, those with a database on SQLite alone."""
+        return self.run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not postgresql", *tests)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return Tree(tmp_path_factory.mktemp("copy"))
+
+
+def test_the_copy_is_what_runs_and_its_tests_pass_as_it_is(tree: Tree) -> None:
+    where = tree.run("-c", "import torpor_hub, torpor; print(torpor_hub.__file__, torpor.__file__)")
+    assert [part.startswith(str(tree.folder)) for part in where.stdout.split()] == [True, True], where.stderr
+    ended = tree.test(*dict.fromkeys(mutation.test for mutation in MUTATIONS))
+    assert ended.returncode == PASSED, ended.stdout[-3000:]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.claim)
+def test_a_broken_claim_makes_its_test_fail(tree: Tree, mutation: Mutation) -> None:
+    with tree.mutated(mutation):
+        ended = tree.test(mutation.test)
+    assert ended.returncode == FAILED, ended.stdout[-3000:]
+    assert f"FAILED {mutation.test}" in ended.stdout, ended.stdout[-3000:]
