@@ -25,6 +25,7 @@ from tests.support.platform import Platform, platform, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.embedded, pytest.mark.timeout(900)]
 SHOTS = Path("test-results")
+SHOWN = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 MEASURES = ("dep_delay", "arr_delay", "air_time", "distance", "dep_time")
 CARRIERS = ("UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN", "VX")
 
@@ -113,9 +114,9 @@ def find_the_flights(journey: Journey) -> None:
     expect(flights).to_contain_text("336,776", timeout=120_000)
     flights.locator(".tp-row").click()
     expect(panel.get_by_role("table", name="Columns")).to_contain_text("carrier")
-    page.locator(".jp-Notebook .jp-Cell").last.click()
+    page.locator(f"{SHOWN} .jp-Cell").last.click()
     flights.get_by_role("button", name="Insert", exact=True).click()
-    expect(page.locator(".jp-Notebook")).to_contain_text('torpor.dataset("research/flights")')
+    expect(page.locator(SHOWN)).to_contain_text('torpor.dataset("research/flights")')
     run_cell(journey, "torpor.dataset", expected="carrier")
     journey.shot("panel")
 
@@ -268,13 +269,15 @@ def run_spark_form(journey: Journey, name: str, path: str, queries: list[dict[st
     open_notebook(journey, name)
     run_cell(journey, "JobForm(aggregate)", expected="Submit")
     page = journey.page
-    kind = page.locator(".widget-dropdown", has_text="Kind").last.locator("select")
+    kind = page.locator(f"{SHOWN} .widget-dropdown", has_text="Kind").last.locator("select")
     kind.select_option(label=kind.locator("option", has_text="Spark").inner_text())
-    page.get_by_role("button", name="Submit").last.click()
-    expect(page.locator(".torpor-card").last).to_contain_text(re.compile("succeeded", re.IGNORECASE), timeout=240_000)
+    page.locator(SHOWN).get_by_role("button", name="Submit").last.click()
+    expect(page.locator(f"{SHOWN} .torpor-card").last).to_contain_text(
+        re.compile("succeeded", re.IGNORECASE), timeout=240_000
+    )
     journey.shot(f"job-{name}")
     run_cell(journey, "ANSWER", expected="END")
-    text = page.locator(".jp-OutputArea-output", has_text="ANSWER").last.inner_text()
+    text = page.locator(f"{SHOWN} .jp-OutputArea-output", has_text="ANSWER").last.inner_text()
     return json.loads(text.partition("ANSWER")[2].rpartition("END")[0])
 
 
@@ -307,13 +310,13 @@ def open_notebook(journey: Journey, name: str) -> None:
     page = journey.page
     address = re.sub(r"/lab.*", "/lab", page.url)
     page.goto(f"{address}/tree/{journey.word(name)}.ipynb")
-    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']")).to_be_visible(timeout=60_000)
+    expect(page.locator(f"{SHOWN} .jp-Cell").first).to_be_visible(timeout=60_000)
+    expect(page.locator(f"{SHOWN} .jp-Notebook-ExecutionIndicator[data-status='idle']")).to_be_visible(timeout=60_000)
 
 
 def run_cell(journey: Journey, source: str, *, expected: str, within_s: float = 60) -> None:
     """Run the cell that contains ``source`` and wait until its output has ``expected``."""
-    cell = journey.page.locator(".jp-Notebook .jp-CodeCell", has_text=source).last
+    cell = journey.page.locator(f"{SHOWN} .jp-CodeCell", has_text=source).last
     cell.locator(".jp-InputArea-editor").click()
     journey.page.keyboard.press("Shift+Enter")
     expect(cell.locator(".jp-OutputArea")).to_contain_text(expected, timeout=within_s * 1000)

@@ -98,7 +98,7 @@ class WorkspaceController:
 
     async def _take_up_again(self) -> None:
         now = time.monotonic()
-        self._welcomes = {user: until for user, until in self._welcomes.items() if until > now}
+        self._welcomes = {user: until for user, until in list(self._welcomes.items()) if until > now}
         for seen in await asyncio.to_thread(self._look, {}) if self._welcomes else ():
             if (
                 seen.user_id in self._welcomes
@@ -156,7 +156,7 @@ class WorkspaceController:
         except PlaceError as error:
             await self._fail(seen, "PLACE", str(error))
             return
-        failpoints.hit("start.prepared")
+        await asyncio.to_thread(failpoints.hit, "start.prepared")
         await self._lead.record(lambda tx: _prepared(tx, seen.id, checkpoint, fell_back))
         await self._call_hub(seen)
 
@@ -195,7 +195,7 @@ class WorkspaceController:
     async def _running(self, seen: Seen) -> None:
         fact = seen.view.fact
         if fact is not None:
-            failpoints.hit("start.answering")
+            await asyncio.to_thread(failpoints.hit, "start.answering")
             await self._lead.record(lambda tx: starts.running(tx, operations.workspace_of(tx, seen.id), fact))
 
     async def _died_at_start(self, seen: Seen) -> None:
@@ -230,10 +230,10 @@ class WorkspaceController:
         await self._lead.record(lambda tx: sleeps.wish(tx, self._settings, operations.workspace_of(tx, seen.id)))
 
     async def _remove(self, seen: Seen) -> None:
-        failpoints.hit("sleep.before_remove")
-        await self._place.remove(seen.id, seen.handle, grace_s=0)
-        failpoints.hit("sleep.removed")
-        await self._place.discard(seen.id)
+        await asyncio.to_thread(failpoints.hit, "sleep.before_remove")
+        await self._end_start(seen, grace_s=0)
+        await asyncio.to_thread(failpoints.hit, "sleep.removed")
+        await self._place.discard_environment(seen.id)
         await self._lead.record(lambda tx: sleeps.removed(tx, self._settings, operations.workspace_of(tx, seen.id)))
 
     async def _sleep_overdue(self, seen: Seen) -> None:
@@ -244,9 +244,14 @@ class WorkspaceController:
         await self._call_hub(seen)
 
     async def _end(self, seen: Seen) -> None:
-        await self._place.remove(seen.id, seen.handle, grace_s=GRACE_S)
+        await self._end_start(seen, grace_s=GRACE_S)
         await self._place.discard(seen.id)
         await self._lead.record(lambda tx: wakes.discarded(tx, operations.workspace_of(tx, seen.id)))
+
+    async def _end_start(self, seen: Seen, *, grace_s: float) -> None:
+        """End the start that the record names; one that was never recorded is not there to be ended."""
+        if seen.handle:
+            await self._place.remove(seen.id, seen.handle, grace_s=grace_s)
 
     async def _end_with_platform(self, fact: Fact) -> None:
         await self._place.remove(fact.workspace_id, fact.handle, grace_s=GRACE_S)

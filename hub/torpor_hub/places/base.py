@@ -15,7 +15,8 @@ class Preparation:
     """What a workspace's environment has to be before its start.
 
     ``checkpoint`` None with ``fresh`` means the profile's own, empty environment; None without ``fresh`` keeps what is there
-    (a ``STOPPED`` workspace) and makes an empty one where nothing is.
+    (a ``STOPPED`` workspace) and makes an empty one where nothing is. ``fresh`` with a checkpoint restores it even where it was
+    restored before and changed since: somebody wants to leave what is there.
     """
 
     workspace_id: str
@@ -51,6 +52,10 @@ class Place(Protocol):
 
     async def discard(self, workspace_id: str) -> None:
         """Remove what the place keeps of a workspace that does not run: its environment and its records, never its home."""
+        ...
+
+    async def discard_environment(self, workspace_id: str) -> None:
+        """Remove the environment of a workspace that does not run and is saved; its logs stay."""
         ...
 
     async def last_lines(self, workspace_id: str, count: int) -> str:

@@ -119,7 +119,7 @@ def preparation(tx: UnitOfWork, row: Workspace) -> tuple[Preparation, str]:
     elif choice is EnvironmentChoice.CURRENT and not row.unsaved:
         wanted = row.checkpoint_id
     saved = tx.session.get(Checkpoint, wanted) if wanted else None
-    fresh = saved is None and (choice is EnvironmentChoice.PROFILE or not row.unsaved)
+    fresh = choice is not EnvironmentChoice.CURRENT or (saved is None and not row.unsaved)
     return (
         Preparation(row.id, tenant.name, user.name, checkpoint=_saved(saved), fresh=fresh),
         saved.id if saved else "",
