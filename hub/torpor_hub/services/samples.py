@@ -34,8 +34,22 @@ def as_stream(found: pa.Table) -> bytes:
 
 
 def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        return _moments(column, "Z" if column.type.tz else "")
     try:
         return [json_cell(value) for value in column.to_pylist()]
     except (ValueError, OverflowError):
         # A moment that Python's calendar does not hold; Arrow can still spell it.
         return list(column.cast(pa.string()).to_pylist())
+
+
+def _moments(column: pa.ChunkedArray[Any], zone: str) -> list[str | None]:
+    """Return moments as ISO 8601; spelled by Arrow, which would load pandas to make Python's own of them."""
+    spelled = column.cast(pa.timestamp("us")).cast(pa.string()).to_pylist()
+
+    def iso(text: str) -> str:
+        day, _, clock = text.partition(" ")
+        whole, _, fraction = clock.partition(".")
+        return f"{day}T{whole}{'.' + fraction.rstrip('0') if fraction.strip('0') else ''}{zone}"
+
+    return [None if text is None else iso(str(text)) for text in spelled]
