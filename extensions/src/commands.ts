@@ -1,19 +1,14 @@
 /** Everything that can be done from the panel, the palette and the status bar. */
 
 import { JupyterFrontEnd } from '@jupyterlab/application';
-import {
-  Dialog,
-  InputDialog,
-  IThemeManager,
-  showDialog
-} from '@jupyterlab/apputils';
+import { Dialog, InputDialog, showDialog } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { listIcon, spreadsheetIcon } from '@jupyterlab/ui-components';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { Api, Problem } from './api';
 import { insert } from './data/insert';
-import { Preview } from './data/preview';
+import { Preview } from './data/rows';
 import { JobLog } from './jobs/log';
 import { IModels } from './panel';
 import { open } from './place';
@@ -21,14 +16,13 @@ import { Dataset } from './resources';
 import { attempt } from './say';
 import { sleep } from './workspace/sleep';
 
-const PREVIEW_ROWS = 1000;
+const PREVIEW_ROWS = 200;
 
 interface IContext {
   app: JupyterFrontEnd;
   api: Api;
   models: IModels;
   notebooks: INotebookTracker | null;
-  themes: IThemeManager | null;
 }
 
 /** Add all commands and return those that a palette offers. */
@@ -80,7 +74,7 @@ function addWorkspaceCommands({ app, models }: IContext): void {
   });
 }
 
-function addDataCommands({ app, models, notebooks, themes }: IContext): void {
+function addDataCommands({ app, models, notebooks }: IContext): void {
   const { data } = models;
   const act = (action: (dataset: Dataset) => Promise<void>) => ({
     execute: (args: ReadonlyPartialJSONObject) =>
@@ -105,7 +99,7 @@ function addDataCommands({ app, models, notebooks, themes }: IContext): void {
         title: dataset.name,
         icon: spreadsheetIcon,
         make: () =>
-          new Preview(dataset, () => data.sample(dataset.id, PREVIEW_ROWS), themes)
+          new Preview(dataset, () => data.sample(dataset.id, PREVIEW_ROWS))
       })
     )
   });

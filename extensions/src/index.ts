@@ -3,7 +3,7 @@ import {
   JupyterFrontEnd,
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { ICommandPalette, IThemeManager } from '@jupyterlab/apputils';
+import { ICommandPalette } from '@jupyterlab/apputils';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { IStatusBar } from '@jupyterlab/statusbar';
@@ -29,16 +29,14 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ICommandPalette,
     ILayoutRestorer,
     INotebookTracker,
-    IStatusBar,
-    IThemeManager
+    IStatusBar
   ],
   activate: (
     app: JupyterFrontEnd,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
     notebooks: INotebookTracker | null,
-    statusBar: IStatusBar | null,
-    themes: IThemeManager | null
+    statusBar: IStatusBar | null
   ) => {
     const config = workspaceConfig();
     if (!config) {
@@ -50,7 +48,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       data: new DataModel(api),
       jobs: new JobsModel(api, config)
     };
-    for (const command of addCommands({ app, api, models, notebooks, themes })) {
+    for (const command of addCommands({ app, api, models, notebooks })) {
       palette?.addItem({ command, category: 'Torpor' });
     }
     const panel = new TorporPanel(models, app.commands);

@@ -10,6 +10,7 @@ import { DataSection } from './data/view';
 import { moonIcon } from './icons';
 import { JobsModel } from './jobs/model';
 import { JobsSection } from './jobs/view';
+import { useSeen } from './parts';
 import { WorkspaceModel } from './workspace/model';
 import { WorkspaceSection } from './workspace/view';
 
@@ -17,6 +18,21 @@ export interface IModels {
   workspace: WorkspaceModel;
   data: DataModel;
   jobs: JobsModel;
+}
+
+function Sections(props: {
+  models: IModels;
+  commands: CommandRegistry;
+}): JSX.Element {
+  const { models, commands } = props;
+  const { problem } = useSeen(models.workspace.workspace);
+  return (
+    <>
+      <WorkspaceSection model={models.workspace} commands={commands} />
+      <DataSection model={models.data} commands={commands} said={problem} />
+      <JobsSection model={models.jobs} commands={commands} said={problem} />
+    </>
+  );
 }
 
 /** Looks at the platform only while it is shown. */
@@ -35,14 +51,7 @@ export class TorporPanel extends ReactWidget {
   }
 
   protected render(): JSX.Element {
-    const { workspace, data, jobs } = this.models;
-    return (
-      <>
-        <WorkspaceSection model={workspace} commands={this.commands} />
-        <DataSection model={data} commands={this.commands} />
-        <JobsSection model={jobs} commands={this.commands} />
-      </>
-    );
+    return <Sections models={this.models} commands={this.commands} />;
   }
 
   protected onAfterShow(message: Message): void {

@@ -126,10 +126,18 @@ const TONES: Record<string, string> = {
 };
 
 /** A coloured dot and the word that it stands for. */
-export function Phase(props: { phase: string; short?: boolean }): JSX.Element {
+export function Phase(props: {
+  phase: string;
+  short?: boolean;
+  /** It was so when last seen. */
+  old?: boolean;
+}): JSX.Element {
   const word = wordOf(props.phase);
   return (
-    <span className="tp-phase" title={props.short ? word : undefined}>
+    <span
+      className={`tp-phase ${props.old ? 'tp-mod-old' : ''}`}
+      title={props.short ? word : undefined}
+    >
       <span className={`tp-dot tp-mod-${TONES[props.phase] ?? 'quiet'}`} />
       <span className={props.short ? 'tp-hidden' : ''}>{word}</span>
     </span>
@@ -160,8 +168,12 @@ export function Said(props: {
   );
 }
 
-export function Trouble(props: { problem: Problem | null }): JSX.Element | null {
-  return props.problem ? (
+/** Why something cannot be seen, unless another section has `said` the same. */
+export function Trouble(props: {
+  problem: Problem | null;
+  said?: Problem | null;
+}): JSX.Element | null {
+  return props.problem && props.problem.message !== props.said?.message ? (
     <Said
       message={props.problem.message}
       nextStep={props.problem.nextStep}

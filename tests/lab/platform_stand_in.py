@@ -64,6 +64,13 @@ def problem(status: int, code: str, detail: str, next_step: str = "") -> Reply:
     return Reply(status, {**document, "next_step": next_step}, headers={"Content-Type": "application/problem+json"})
 
 
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up."""
+
+
 class Platform:
     """Serves until ``close``; ``requests`` is what was asked, ``overrides`` what a test wants answered instead."""
 
@@ -76,8 +83,7 @@ class Platform:
         self.jobs = {job["id"]: job for job in jobs()}
         self.datasets = {dataset["id"]: dataset for dataset in datasets()}
         self.rows = rows or FLIGHTS
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -249,7 +255,14 @@ STAGES = [
 
 
 def datasets() -> list[Any]:
-    ready = {"phase": "READY", "as_of": AS_OF, "rows": 336776, "bytes": 5_400_000, "files": 12, "sample_rows": 1000}
+    ready: dict[str, Any] = {
+        "phase": "READY",
+        "as_of": AS_OF,
+        "rows": 336776,
+        "bytes": 5_400_000,
+        "files": 12,
+        "sample_rows": 1000,
+    }
     ready |= {"import": {"id": "imp-1", "phase": "READY", "stage": "", "stages": []}, "path": "/data/flights"}
 
     def code(name: str) -> str:
@@ -257,9 +270,14 @@ def datasets() -> list[Any]:
         return f'import torpor\n\n{variable} = torpor.dataset("{name}").to_pandas()\n{variable}.head()'
 
     stages = [{"name": name, "state": state, "message": said, "ms": ms} for name, state, said, ms in STAGES]
-    importing = {"phase": "IMPORTING", "message": "Describes the columns (stage 3 of 3).", "rows": None, "as_of": None}
+    importing: dict[str, Any] = {
+        "phase": "IMPORTING",
+        "message": "Describes the columns (stage 3 of 3).",
+        "rows": None,
+        "as_of": None,
+    }
     importing |= {"import": {"id": "imp-3", "phase": "DESCRIBING", "stage": "Describe the columns", "stages": stages}}
-    failed = {
+    failed: dict[str, Any] = {
         "phase": "FAILED",
         "reason": "NOT_FOUND",
         "message": "The source has no folder `weather/2013`.",
@@ -268,7 +286,7 @@ def datasets() -> list[Any]:
         "as_of": None,
     }
     spec = {"source": "lake", "path": "flights", "format": "parquet"}
-    found = [
+    found: list[tuple[str, str, dict[str, Any], str]] = [
         ("ds-1", "flights", {**ready, "code": code("research/flights")}, "Departures from New York in 2013"),
         ("ds-2", "planes-with-a-rather-long-name", {**importing, "code": ""}, ""),
         ("ds-3", "weather", {**failed, "code": ""}, ""),
@@ -322,8 +340,8 @@ LOG = "".join(f"epoch {epoch:2d}  loss {1 / (epoch + 1):.4f}\n" for epoch in ran
 def jobs() -> list[Any]:
     amount = {"cpu_milli": 2000, "memory_bytes": 4 * 1024**3, "gpu_count": 0}
     parts = ["Needs 2 CPU; 1 of the tenant's 4 CPU is free.", "1 job is before it."]
-    ended = {"attempt": 1, "position": None, "parts": [], "log_bytes": len(LOG)}
-    listed = [
+    ended: dict[str, Any] = {"attempt": 1, "position": None, "parts": [], "log_bytes": len(LOG)}
+    listed: list[tuple[str, str, str, dict[str, Any]]] = [
         ("job-5", "delays-by-carrier", "spark", {"phase": "QUEUED", "position": 2, "parts": parts, "attempt": 0}),
         ("job-4", "train", "command", {**ended, "phase": "RUNNING", "message": "Runs since 09:40."}),
         ("job-3", "score", "command", {**ended, "phase": "SUCCEEDED", "message": "Ended after 41 seconds."}),

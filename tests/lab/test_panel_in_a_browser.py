@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from jupyter_process import EXTENSION, JUPYTER_TOKEN, Jupyter, jupyter, platform_environment
+from jupyter_process import BASE, EXTENSION, JUPYTER_TOKEN, Jupyter, jupyter, platform_environment
 from platform_stand_in import PAGE, WORKSPACE, Platform, Reply, datasets, jobs, workspace
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect, sync_playwright
 
@@ -20,12 +20,12 @@ QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-CELLS = [
+CELLS: list[Any] = [
     {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "execution_count": None, "source": "1 + 1"},
     {"cell_type": "code", "id": "last", "metadata": {}, "outputs": [], "execution_count": None, "source": "2 + 2"},
 ]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-NOTEBOOK = {"cells": CELLS, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+NOTEBOOK: dict[str, Any] = {"cells": CELLS, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +60,43 @@ def platform(lab: tuple[Platform, Jupyter]) -> Platform:
     return platform
 
 
-@pytest.fixture
-def page(lab: tuple[Platform, Jupyter], platform: Platform, browser: BrowserContext) -> Iterator[Page]:
-    _, server = lab
-    (server.folder / "delays.ipynb").write_text(json.dumps(NOTEBOOK))
+@pytest.fixture(scope="module")
+def tab(browser: BrowserContext) -> Iterator[Page]:
     opened = browser.new_page()
     thrown: list[Any] = []
     opened.on("pageerror", lambda error: thrown.append(error))  # noqa: PLW0108 - playwright marks its handlers
-    opened.goto(f"{server.url}lab/tree/delays.ipynb?reset&token={JUPYTER_TOKEN}")
-    opened.locator("[data-id='torpor-panel']").click()
-    expect(opened.locator(".jp-Notebook .jp-Cell")).to_have_count(2, timeout=30_000)
     yield opened
-    opened.close()
     assert thrown == []
+
+
+@pytest.fixture
+def page(tab: Page, lab: tuple[Platform, Jupyter], platform: Platform) -> Page:
+    """JupyterLab with the notebook and the panel in front; loaded anew only where a test has left it."""
+    if f"{BASE}lab" not in tab.url or tab.get_by_role("dialog").count():
+        open_notebook(tab, lab[1])
+    if not tab.locator("#torpor-panel").is_visible():
+        tab.locator("[data-id='torpor-panel']").click()
+    tab.get_by_role("tab", name="delays.ipynb").click()
+    for _ in range(2):
+        tab.get_by_role("button", name=re.compile("^Data")).click()
+    tab.get_by_role("searchbox", name="Search datasets").fill("")
+    tab.get_by_role("button", name="Look again").click()
+    return tab
+
+
+def open_notebook(tab: Page, server: Jupyter) -> None:
+    (server.folder / "delays.ipynb").write_text(json.dumps(NOTEBOOK))
+    tab.goto(f"{server.url}lab/tree/delays.ipynb?reset&token={JUPYTER_TOKEN}")
+    expect(cells(tab)).to_have_count(2, timeout=60_000)
 
 
 @pytest.fixture
 def panel(page: Page) -> Locator:
     return page.locator("#torpor-panel")
+
+
+def cells(page: Page) -> Locator:
+    return page.locator(".jp-Notebook .jp-Cell")
 
 
 def item(panel: Locator, name: str) -> Locator:
@@ -100,10 +119,11 @@ def test_data_is_found_looked_at_and_inserted_once(page: Page, panel: Locator, p
     first_rows = panel.get_by_role("region", name="First rows")
     expect(first_rows.get_by_role("row").nth(1)).to_contain_text("N14228")
 
-    page.locator(".jp-Notebook .jp-Cell").first.click()
+    before = cells(page).count()
+    cells(page).first.click()
     item(panel, "flights").get_by_role("button", name="Insert", exact=True).dblclick()
-    expect(page.locator(".jp-Notebook .jp-Cell")).to_have_count(3)
-    expect(page.locator(".jp-Notebook .jp-Cell").nth(1)).to_contain_text('torpor.dataset("research/flights")')
+    expect(cells(page)).to_have_count(before + 1)
+    expect(cells(page).nth(1)).to_contain_text('torpor.dataset("research/flights")')
     assert sum("torpor.dataset" in source for source in sources(page)) == 1
 
     panel.get_by_role("searchbox").fill("air")
@@ -113,13 +133,14 @@ def test_data_is_found_looked_at_and_inserted_once(page: Page, panel: Locator, p
 
 
 def test_a_dataset_dragged_into_the_notebook_becomes_a_cell(page: Page, panel: Locator) -> None:
+    before = cells(page).count()
     item(panel, "airports").locator(".tp-row-name").hover()
     page.mouse.down()
-    notebook = page.locator(".jp-Notebook .jp-Cell").nth(1).bounding_box()
+    notebook = cells(page).nth(1).bounding_box()
     assert notebook
     page.mouse.move(notebook["x"] + 200, notebook["y"] + 8, steps=8)
     page.mouse.up()
-    expect(page.locator(".jp-Notebook .jp-Cell")).to_have_count(3)
+    expect(cells(page)).to_have_count(before + 1)
     assert sum('torpor.dataset("shared/airports")' in source for source in sources(page)) == 1
 
 
@@ -151,10 +172,12 @@ def test_what_the_platform_says_about_an_import_is_printed(panel: Locator, platf
     assert len(platform.asked("POST", "datasets/ds-3/imports")) == 1
 
 
-def test_a_preview_opens_a_grid(page: Page, panel: Locator) -> None:
+def test_a_preview_shows_all_sample_rows_in_a_tab(page: Page, panel: Locator) -> None:
     item(panel, "flights").locator(".tp-row-name").dblclick()
     expect(page.locator(".tp-preview-said")).to_contain_text("200 sample rows of 336,776")
-    expect(page.locator(".tp-grid canvas").first).to_be_visible()
+    rows = page.get_by_role("region", name="Sample rows of research/flights")
+    expect(rows.get_by_role("row")).to_have_count(201)
+    expect(rows.get_by_role("row").nth(5).get_by_role("cell").nth(7)).to_have_text("null")
 
 
 def test_jobs_show_their_states_and_why_they_wait(page: Page, panel: Locator, platform: Platform) -> None:
@@ -172,30 +195,6 @@ def test_jobs_show_their_states_and_why_they_wait(page: Page, panel: Locator, pl
     page.get_by_role("button", name="Cancel the job").click()
     expect(panel.locator("[data-job='job-4']")).to_contain_text("Cancelling")
     assert [each.document for each in platform.asked("PATCH", "jobs/job-4")] == [{"spec": {"desired": "cancelled"}}]
-
-
-def test_sleep_asks_saves_wishes_and_goes_to_the_page(page: Page, panel: Locator, platform: Platform) -> None:
-    def platform_page(route: Route) -> None:
-        route.fulfill(body="<h1>first sleeps</h1>", content_type="text/html")
-
-    page.route(f"**{PAGE}", platform_page)
-    page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
-    page.keyboard.type("answer = 42\n")
-
-    panel.get_by_role("button", name="Sleep now").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("The packages that you installed")
-    expect(dialog).to_contain_text("Running kernels and their variables")
-    dialog.get_by_role("button", name="Cancel").click()
-    assert platform.asked("PATCH", f"workspaces/{WORKSPACE}") == []
-
-    page.get_by_role("button", name="first: Running").click()
-    page.get_by_role("menuitem", name="Put This Workspace to Sleep").click()
-    expect(dialog).to_contain_text("1 open document will be saved first")
-    dialog.get_by_role("button", name="Sleep now").click()
-    expect(page.get_by_role("heading", name="first sleeps")).to_be_visible()
-    wishes = [each.document for each in platform.asked("PATCH", f"workspaces/{WORKSPACE}")]
-    assert wishes == [{"spec": {"desired": "asleep"}}]
 
 
 def test_a_refused_sleep_leaves_the_user_where_they_are(page: Page, panel: Locator, platform: Platform) -> None:
@@ -234,6 +233,33 @@ def test_nobody_is_asked_while_the_panel_is_hidden(page: Page, panel: Locator, p
     page.wait_for_timeout(3500)
     assert platform.asked("GET", "jobs") == []
     assert platform.asked("GET", "datasets") == []
+
+
+def test_sleep_asks_saves_wishes_and_goes_to_the_page(
+    page: Page, panel: Locator, platform: Platform, lab: tuple[Platform, Jupyter]
+) -> None:
+    def platform_page(route: Route) -> None:
+        route.fulfill(body="<h1>first sleeps</h1>", content_type="text/html")
+
+    page.route(f"**{PAGE}", platform_page)
+    page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
+    page.keyboard.type("answer = 42\n")
+
+    panel.get_by_role("button", name="Sleep now").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The packages that you installed")
+    expect(dialog).to_contain_text("Running kernels and their variables")
+    dialog.get_by_role("button", name="Cancel").click()
+    assert platform.asked("PATCH", f"workspaces/{WORKSPACE}") == []
+
+    page.get_by_role("button", name="first: Running").click()
+    page.get_by_role("menuitem", name="Put This Workspace to Sleep").click()
+    expect(dialog).to_contain_text("1 open document will be saved first")
+    dialog.get_by_role("button", name="Sleep now").click()
+    expect(page.get_by_role("heading", name="first sleeps")).to_be_visible()
+    wishes = [each.document for each in platform.asked("PATCH", f"workspaces/{WORKSPACE}")]
+    assert wishes == [{"spec": {"desired": "asleep"}}]
+    assert "answer = 42" in (lab[1].folder / "delays.ipynb").read_text()
 
 
 def test_outside_of_the_platform_there_is_no_panel(lab: tuple[Platform, Jupyter], browser: BrowserContext) -> None:

@@ -10,7 +10,6 @@ import { asProblem, Problem } from '../api';
 import {
   asOf,
   bytes,
-  cellText,
   IconButton,
   Said,
   TextButton,
@@ -18,6 +17,7 @@ import {
 } from '../parts';
 import { Dataset, ISample, ISchema, IStage } from '../resources';
 import { DataModel } from './model';
+import { Rows } from './rows';
 
 const FIRST_ROWS = 5;
 
@@ -141,7 +141,8 @@ function Stored(props: { dataset: Dataset; model: DataModel }): JSX.Element {
   return (
     <>
       <Columns schema={stored.schema} />
-      <FirstRows sample={stored.sample} />
+      <h3 className="tp-heading">First rows</h3>
+      <Rows sample={stored.sample} label="First rows" />
     </>
   );
 }
@@ -176,46 +177,6 @@ function Columns(props: { schema: ISchema }): JSX.Element {
           {partitions.newest[0]}
         </p>
       )}
-    </>
-  );
-}
-
-function FirstRows(props: { sample: ISample }): JSX.Element {
-  const { columns, rows } = props.sample;
-  return (
-    <>
-      <h3 className="tp-heading">First rows</h3>
-      <div className="tp-rows" tabIndex={0} role="region" aria-label="First rows">
-        <table>
-          <thead>
-            <tr>
-              {columns.map(column => (
-                <th key={column.name} scope="col">
-                  {column.name}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {rows.map((row, index) => (
-              <tr key={index}>
-                {row.map((value, column) => (
-                  <td
-                    key={column}
-                    className={typeof value === 'number' ? 'tp-number' : ''}
-                  >
-                    {value === null ? (
-                      <span className="tp-null">null</span>
-                    ) : (
-                      cellText(value)
-                    )}
-                  </td>
-                ))}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
     </>
   );
 }

@@ -9,6 +9,7 @@ import {
 } from '@jupyterlab/ui-components';
 import React, { useEffect, useLayoutEffect, useRef, useState } from 'react';
 
+import { Problem } from '../api';
 import {
   asOf,
   IconButton,
@@ -36,7 +37,9 @@ interface IOpen {
   toggle: (key: string, byDefault: boolean) => void;
 }
 
-export function DataSection(props: IShared): JSX.Element {
+export function DataSection(
+  props: IShared & { said: Problem | null }
+): JSX.Element {
   const { model, commands } = props;
   const { value, problem } = useSeen(model.tree);
   const refresh = (
@@ -49,10 +52,10 @@ export function DataSection(props: IShared): JSX.Element {
   return (
     <Section title="Data" count={value?.count} grows={2} actions={refresh}>
       <Search model={model} />
-      <Trouble problem={problem} />
+      <Trouble problem={problem} said={props.said} />
       {value?.count === 0 && <Empty searched={model.search} />}
       {value && value.count > 0 && (
-        <Tree {...props} branches={value.branches} />
+        <Tree model={model} commands={commands} branches={value.branches} />
       )}
       {value?.more && (
         <p className="tp-empty">There are more datasets. Search to find them.</p>

@@ -2,6 +2,7 @@ import { CommandRegistry } from '@lumino/commands';
 import { closeIcon, listIcon } from '@jupyterlab/ui-components';
 import React, { useState } from 'react';
 
+import { Problem } from '../api';
 import { IconButton, Phase, Said, Section, Trouble, useSeen } from '../parts';
 import { Job } from '../resources';
 import { canBeCancelled, JobsModel, Scope } from './model';
@@ -9,6 +10,7 @@ import { canBeCancelled, JobsModel, Scope } from './model';
 export function JobsSection(props: {
   model: JobsModel;
   commands: CommandRegistry;
+  said: Problem | null;
 }): JSX.Element {
   const { model, commands } = props;
   const { value, problem } = useSeen(model.jobs);
@@ -19,7 +21,7 @@ export function JobsSection(props: {
       grows={1}
       actions={<ScopeChoice model={model} />}
     >
-      <Trouble problem={problem} />
+      <Trouble problem={problem} said={props.said} />
       {value?.items.length === 0 && (
         <p className="tp-empty">
           No jobs yet. In a notebook, <code>torpor.submit(function)</code> runs a

@@ -38,13 +38,13 @@ function WhatHappens(props: {
   const { kernels, unsaved } = props;
   return (
     <div className="tp-what-happens">
-      <h3 className="tp-mod-good">Kept</h3>
+      <strong>Kept</strong>
       <ul>
         <li>Your files and notebooks{unsaved > 0 && savedFirst(unsaved)}</li>
         <li>The packages that you installed</li>
         <li>Jobs go on without the workspace</li>
       </ul>
-      <h3 className="tp-mod-bad">Lost</h3>
+      <strong>Lost</strong>
       <ul>
         <li>
           Running kernels and their variables

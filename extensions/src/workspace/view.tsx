@@ -22,7 +22,7 @@ export function WorkspaceSection(props: {
           <span className="tp-workspace-name" title={model.config.name}>
             {value?.name ?? model.config.name}
           </span>
-          {status && <Phase phase={status.phase} />}
+          {status && <Phase phase={status.phase} old={problem !== null} />}
         </div>
         <dl className="tp-facts">
           <div>
