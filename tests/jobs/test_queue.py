@@ -22,8 +22,10 @@ def parts(decided: Plan, job: str) -> str:
     return " ".join(part for explained in decided.waiting if explained.id == job for part in explained.parts)
 
 
-amounts = st.builds(amount, st.integers(1, 12), st.integers(1, 12))
-shares = st.builds(Share, st.builds(amount, st.integers(0, 16), st.integers(0, 16)), amounts)
+amounts = st.builds(amount, st.integers(1, 5), st.integers(1, 5))
+shares = st.builds(
+    Share, st.builds(amount, st.integers(3, 12), st.integers(3, 12)), st.builds(amount, st.integers(0, 4))
+)
 
 
 @st.composite
