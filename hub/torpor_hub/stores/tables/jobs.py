@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from torpor_hub.stores.tables.base import Status, Table, Versioned
@@ -15,7 +15,6 @@ class Job(Versioned, Status, Table):
     """A job: its wish is ``desired``; its code is a blob by hash."""
 
     __tablename__ = "jobs"
-    __table_args__ = (UniqueConstraint("user_id", "idempotency_key"),)
 
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
@@ -23,7 +22,6 @@ class Job(Versioned, Status, Table):
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
     spec_hash: Mapped[str]
-    idempotency_key: Mapped[str | None]
     desired: Mapped[str] = mapped_column(default="running")
     attempt: Mapped[int] = mapped_column(default=0)
     retries_left: Mapped[int] = mapped_column(default=0)
