@@ -169,7 +169,7 @@ def test_after_ctrl_c_and_a_new_start_everything_is_as_it_was(used: Used) -> Non
     site, ada = used.site, used.ada
     again = "test -e $HOME/again && exit 0; touch $HOME/again; exec sleep 600"
     running = ada.submit(used.adas, ["sh", "-c", again])
-    until(lambda: (site.state / "homes/research/ada/again").exists(), 120, "the job's first attempt")
+    until((site.state / "homes/research/ada/again").exists, 120, "the job's first attempt")
     until(lambda: ada.job(running)["phase"] == "RUNNING", 60, "the running job")
     used.seen.add(_job_token(site, running))
     amount = {"cpu_milli": 1000, "memory_bytes": 256 * 1024**2, "gpu_count": 0}
