@@ -75,6 +75,7 @@ class _Counter(io.RawIOBase):
         self.written_bytes = 0
 
     def write(self, chunk: Any) -> int:
+        """Return the bytes taken, which only count."""
         count = memoryview(chunk).nbytes
         self.written_bytes += count
         if self.limit_bytes is not None:

@@ -47,11 +47,11 @@ class Schema:
     _headings = ("column", "type", "")
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        def note(column: Column) -> str:
+        def _note(column: Column) -> str:
             required = "" if column.nullable else "never null"
             return "partition key" if column.name in self.partition_keys else required
 
-        return [(column.name, column.type, note(column)) for column in self.columns]
+        return [(column.name, column.type, _note(column)) for column in self.columns]
 
     def _caption(self) -> str:
         parts = f", {self.partition_count} partitions" if self.partition_keys else ""

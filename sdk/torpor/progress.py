@@ -24,7 +24,7 @@ def shown(
     ended = threading.Event()
     began = time.monotonic()
 
-    def speak() -> None:
+    def _speak() -> None:
         pause_s, width = silent_s, 0
         while not ended.wait(pause_s):
             line = f"{say()} ({units.duration(time.monotonic() - began)})"
@@ -35,7 +35,7 @@ def shown(
             target.write("\n")
             target.flush()
 
-    thread = threading.Thread(target=speak, name="torpor-progress", daemon=True)
+    thread = threading.Thread(target=_speak, name="torpor-progress", daemon=True)
     thread.start()
     try:
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from tests.sdk.fake_platform import AT, TOKEN, URL, FakePlatform, problem
+from tests.client.fake_platform import AT, TOKEN, URL, FakePlatform, problem
 from typer.testing import CliRunner
 
 from torpor import errors
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_with_130(torpor, platform):
         raise KeyboardInterrupt
 
     platform.answers["GET", "jobs"] = interrupted
-    torpor("jobs", "list", code=130)
+    assert torpor("jobs", "list", code=130).stdout == ""
 
 
 def test_sleep_waits_until_it_sleeps_and_tells_how_far_it_is(torpor, platform, first):
@@ -240,7 +240,7 @@ def test_waiting_for_a_job_that_failed_ends_with_1(torpor, platform):
 
 def test_waiting_too_long_for_a_job_ends_with_7(torpor, platform):
     key = platform.add("job", "nightly", phase="QUEUED")
-    torpor("jobs", "wait", key, "--timeout", "0.01", code=7)
+    assert "nightly" in torpor("jobs", "wait", key, "--timeout", "0.01", code=7).stderr
 
 
 def test_a_job_is_cancelled(torpor, platform):

@@ -1,7 +1,7 @@
 """What the tests of the SDK share."""
 
 import pytest
-from tests.sdk.fake_platform import FakePlatform
+from tests.client.fake_platform import FakePlatform
 
 
 @pytest.fixture

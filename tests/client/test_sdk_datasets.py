@@ -7,7 +7,7 @@ import threading
 import httpx
 import pyarrow as pa
 import pytest
-from tests.sdk.fake_platform import AT
+from tests.client.fake_platform import AT
 
 import torpor
 from torpor import arrow_streams, progress

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from tests.sdk.fake_platform import URL, problem
+from tests.client.fake_platform import URL, problem
 
 import torpor
 from torpor import errors

@@ -7,7 +7,7 @@ import traceback
 import cloudpickle
 import httpx
 import pytest
-from tests.sdk.fake_platform import GIB, FakePlatform, multipart, problem
+from tests.client.fake_platform import GIB, FakePlatform, multipart, problem
 
 import torpor
 

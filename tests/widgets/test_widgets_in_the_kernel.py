@@ -6,7 +6,7 @@ import time
 import cloudpickle
 import httpx
 import pytest
-from tests.sdk.fake_platform import FakePlatform, problem
+from tests.client.fake_platform import FakePlatform, problem
 
 from torpor.widgets import JobCard, JobForm, card_state
 

@@ -146,7 +146,7 @@ def _start(attempt: Attempt, argv: list[str], environment: Mapping[str, str]) ->
         raise FileNotFoundError(2, "no such program in the job's environment", argv[0])
     parent = os.getpid()
 
-    def between() -> None:
+    def _between() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
         descendants.die_with(parent)
 
@@ -159,7 +159,7 @@ def _start(attempt: Attempt, argv: list[str], environment: Mapping[str, str]) ->
             cwd=attempt.scratch,
             env=environment,
             process_group=0,
-            preexec_fn=between,  # noqa: PLW1509 - no other thread runs yet
+            preexec_fn=_between,  # noqa: PLW1509 - no other thread runs yet
         )
 
 
