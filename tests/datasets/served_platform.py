@@ -81,7 +81,12 @@ class Platform:
 
     @contextmanager
     def stream(self, name: str, path: str) -> Iterator[httpx.Response]:
-        with self._client.stream("GET", path, headers={"Authorization": f"Bearer {name}"}) as answer:
+        headers = {"Authorization": f"Bearer {name}"}
+        # A connection of its own: one that breaks off must not be used again.
+        with (
+            httpx.Client(base_url=self.settings.api_url, timeout=30, trust_env=False) as client,
+            client.stream("GET", path, headers=headers) as answer,
+        ):
             yield answer
 
     def register(self, name: str, path: str, source: str = "files") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import io
 import os
@@ -165,3 +166,14 @@ def test_errors_of_the_file_system_become_one_of_the_closed_set(raised: Exceptio
     with pytest.raises(SourceFailed, match="The file 'a'") as caught, translated("The file 'a'"):
         raise raised
     assert (caught.value.code, caught.value.__cause__) == (code, raised)
+
+
+def test_a_sample_holds_moments_in_microseconds_also_inside_of_lists(root: Path, opened: Opened) -> None:
+    exact = pa.array([1_357_092_000_123_456_789], pa.int64()).cast(pa.timestamp("ns", "UTC"))
+    moment = dt.datetime(2013, 1, 2, 2, 0, 0, 123456, dt.UTC)
+    nested = pa.ListArray.from_arrays(pa.array([0, 1]), exact)
+    place = pa.StructArray.from_arrays([exact, pa.array(["x" * 5000])], ["at", "note"])
+    pq.write_table(pa.table({"at": exact, "all": nested, "place": place}), root / "exact.parquet", version="2.6")
+    row = rows_of(opened("exact.parquet").sample(Limits()).content).to_pylist()[0]
+    assert (row["at"], row["all"], row["place"]["at"]) == (moment, [moment], moment)
+    assert len(row["place"]["note"]) < 2048

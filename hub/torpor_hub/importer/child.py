@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -29,6 +30,19 @@ MEMORY_BYTES = 2 * 1024**3
 SAMPLE = "sample.parquet"
 
 T = TypeVar("T")
+
+
+class _WithoutPandas(MetaPathFinder):
+    """Hides pandas, which Arrow's datasets load where it is installed: that takes longer than most tasks, and serves none."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Return None for every other module.
+
+        Raises:
+            ModuleNotFoundError: for pandas.
+        """
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is not for connectors", name=fullname)
 
 
 class Parent:
@@ -89,6 +103,7 @@ def main() -> None:
     """Run the task that standard input names; whatever libraries print goes to standard error."""
     _die_with_parent(int(sys.argv[1]))
     _bound_memory()
+    sys.meta_path.insert(0, _WithoutPandas())
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     task = json.loads(sys.stdin.buffer.readline())

@@ -118,7 +118,7 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, values: dict[str, object]
         if field.name not in batch.schema.names:
             return pa.nulls(batch.num_rows, field.type)
         found = batch.column(field.name)
-        return found if found.type == field.type else found.cast(field.type)
+        return found if found.type == field.type else found.cast(field.type, safe=False)
 
     return pa.RecordBatch.from_arrays([column(field) for field in schema], names=schema.names)
 
@@ -164,7 +164,26 @@ def _schema(part: Part, partitioning: Partitioning) -> pa.Schema:
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in schema])
+    return pa.schema([field.with_nullable(True).with_type(_in_microseconds(field.type)) for field in schema])
+
+
+def _in_microseconds(kind: Any) -> pa.DataType:
+    """Return the type with microseconds for nanoseconds, also inside of it: Python's own moments hold no more."""
+    types = pa.types
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if types.is_time64(kind):
+        return pa.time64("us")
+    if types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_in_microseconds(kind.key_type), _in_microseconds(kind.item_type))
+    if types.is_list(kind) or types.is_large_list(kind):
+        return pa.list_(_in_microseconds(kind.value_type))
+    made: pa.DataType = kind
+    return made
 
 
 def _plain_field(field: pa.Field[Any]) -> pa.Field[Any]:
