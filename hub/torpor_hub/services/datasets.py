@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import func, or_, select
+from sqlalchemy.exc import IntegrityError
 
 from torpor_hub.domain import ids, names
 from torpor_hub.domain.datasets import FORMATS, DatasetPhase, ImportPhase, code, explain_ready, path_problem
@@ -41,12 +42,6 @@ def create(tx: UnitOfWork, actor: Actor, body: dict[str, Any]) -> Dataset:
     check(actor, Action.CREATE, Object("dataset", "", tenant.id))
     _check(body)
     source = sources.find(tx, actor, tenant.id, body["source"])
-    if tx.session.scalar(select(Dataset.id).where(Dataset.tenant_id == tenant.id, Dataset.name == body["name"])):
-        raise Conflict(
-            f"Tenant '{tenant.name}' has a dataset named '{body['name']}' already.",
-            next_step="Use it, or choose another name.",
-            pointer="/name",
-        )
     row = Dataset(
         id=ids.new("ds"),
         name=body["name"],
@@ -61,7 +56,15 @@ def create(tx: UnitOfWork, actor: Actor, body: dict[str, Any]) -> Dataset:
         since=tx.now,
     )
     tx.session.add(row)
-    tx.session.flush()
+    taken = Conflict(
+        f"Tenant '{tenant.name}' has a dataset named '{body['name']}' already.",
+        next_step="Use it, or choose another name.",
+        pointer="/name",
+    )
+    try:
+        tx.session.flush()
+    except IntegrityError as error:
+        raise taken from error
     tx.change("dataset", row.id, "created", tenant_id=tenant.id, owner_id=row.user_id)
     imports.begin(tx, row, row.user_id)
     return row

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from torpor_hub.domain.datasets import ENDED, QUEUED, Waiting
 from torpor_hub.settings import Settings
@@ -20,11 +21,19 @@ DAY = timedelta(days=1)
 
 def seen(tx: UnitOfWork) -> None:
     """Record that an importer was heard of."""
-    row = tx.session.get(Component, IMPORTER)
-    if row is None:
-        tx.session.add(Component(name=IMPORTER, seen_at=tx.now))
-    else:
-        row.seen_at = tx.now
+    if _seen_now(tx):
+        return
+    try:
+        with tx.session.begin_nested():
+            tx.session.add(Component(name=IMPORTER, seen_at=tx.now))
+    except IntegrityError:
+        # Another importer's first word came in between.
+        _seen_now(tx)
+
+
+def _seen_now(tx: UnitOfWork) -> bool:
+    told = tx.session.execute(update(Component).where(Component.name == IMPORTER).values(seen_at=tx.now))
+    return bool(cast(CursorResult[Any], told).rowcount)
 
 
 def running(tx: UnitOfWork, source_id: str) -> int:

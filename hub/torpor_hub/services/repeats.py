@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from torpor_hub.domain.policy import Actor
 from torpor_hub.errors import Conflict, InvalidRequest
 from torpor_hub.stores.base import UnitOfWork
@@ -28,6 +30,7 @@ def once(tx: UnitOfWork, actor: Actor, key: str, body: Any, make: Callable[[], s
 
     Raises:
         InvalidRequest: when the key is too long.
+        Conflict: when the first request with this key ends at the same moment.
         Mismatch: when the key came with another body before.
     """
     if not key:
@@ -40,6 +43,10 @@ def once(tx: UnitOfWork, actor: Actor, key: str, body: Any, make: Callable[[], s
     if known is None:
         made = make()
         tx.session.add(Repeat(user_id=user, key=key, body_hash=body_hash, object_id=made, created_at=tx.now))
+        try:
+            tx.session.flush()
+        except IntegrityError as error:
+            raise Conflict("The first request with this key ends just now.", next_step="Repeat it.") from error
         return made
     if known.body_hash != body_hash:
         raise Mismatch("This Idempotency-Key came with another request before.", next_step="Use a new key.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
 
 from torpor_hub.domain import ids, names
 from torpor_hub.domain.datasets import KINDS
@@ -43,12 +44,6 @@ def create(tx: UnitOfWork, settings: Settings, actor: Actor, body: dict[str, Any
         known = ", ".join(KINDS)
         raise InvalidRequest(f"There is no connector '{kind}'.", next_step=f"Use one of: {known}.", pointer="/kind")
     spec = {"root": _root(settings, body["spec"])}
-    if tx.session.scalar(select(Source.id).where(Source.tenant_id == tenant.id, Source.name == name)):
-        raise Conflict(
-            f"Tenant '{tenant.name}' has a source named '{name}' already.",
-            next_step="Use it, or choose another name.",
-            pointer="/name",
-        )
     row = Source(
         id=ids.new("src"),
         name=name,
@@ -59,7 +54,15 @@ def create(tx: UnitOfWork, settings: Settings, actor: Actor, body: dict[str, Any
         spec=spec,
     )
     tx.session.add(row)
-    tx.session.flush()
+    taken = Conflict(
+        f"Tenant '{tenant.name}' has a source named '{name}' already.",
+        next_step="Use it, or choose another name.",
+        pointer="/name",
+    )
+    try:
+        tx.session.flush()
+    except IntegrityError as error:
+        raise taken from error
     tx.change("source", row.id, "created", tenant_id=tenant.id, owner_id=row.user_id)
     return row
 
