@@ -19,23 +19,7 @@ from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.oci.layout import Layout
 
 REPOSITORY = "benchmarks/sleep"
-WORDS = (
-    "import",
-    "return",
-    "self",
-    "value",
-    "index",
-    "for",
-    "in",
-    "range",
-    "None",
-    "frame",
-    "\n    ",
-    "\n",
-    "=",
-    "(",
-    ")",
-)
+WORDS = ("import", "self", "value", "index", "for", "in", "range", "None", "\n    ", "\n", "=")
 PEER = 'tar --create --format=pax --xattrs --sort=name --directory "$1" . | zstd -1 -T2 -q -o "$2" && sync "$2"'
 
 
