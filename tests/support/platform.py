@@ -83,7 +83,12 @@ class Platform:
         out, err = (self.state.parent / name for name in ("up.out", "up.err"))
         with out.open("wb") as stdout, err.open("ab") as stderr:
             self.process = subprocess.Popen(
-                command, stdout=stdout, stderr=stderr, env={**os.environ, **self.environment}, start_new_session=True
+                command,
+                stdout=stdout,
+                stderr=stderr,
+                # The proxy has no other trace of the state folder that `processes` could find it by.
+                env={**os.environ, **self.environment, "TORPOR_TESTED_STATE": str(self.state)},
+                start_new_session=True,
             )
         until(lambda: self._is_ready(err), UP_WITHIN_S, "the welcome of `torpor up`")
         self.up_s = time.monotonic() - started
