@@ -264,6 +264,20 @@ asyncio.run(process_runner(state, Layout(state / "images")).start(run))
     assert site.api.log(run.name) == "once\n"
 
 
+def test_an_attempt_may_start_while_the_others_are_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = site.attempt("sleep", "600"), site.attempt("sleep", "600", number=2)
+    site.start(first)
+    poll, meanwhile = subprocess.Popen.poll, [second]
+
+    def poll_slowly(process: subprocess.Popen[bytes]) -> int | None:
+        if meanwhile:
+            site.start(meanwhile.pop())
+        return poll(process)
+
+    monkeypatch.setattr(subprocess.Popen, "poll", poll_slowly)
+    assert set(asyncio.run(site.runner.facts())) == {first.name, second.name}
+
+
 def _plain(run: JobRun) -> dict[str, object]:
     names = ("job_id", "attempt", "ranks", "kind", "tenant", "user", "token", "api_url")
     return {**{name: getattr(run, name) for name in names}, "environment": None}

@@ -152,7 +152,8 @@ class ProcessRunner:
         }
 
     def _facts(self) -> dict[str, JobFact]:
-        for process in self._children.values():
+        # A copy: another thread may start an attempt meanwhile.
+        for process in list(self._children.values()):
             process.poll()
         try:
             folders = [folder for folder in self._jobs.iterdir() if not folder.name.startswith(".")]
