@@ -125,18 +125,17 @@ def configure(root: Path, platform: Platform) -> None:
     own. The shell is no login shell because those reset PATH. ``<root>/bin`` has pip once more: where a user uninstalls it in
     the environment, the next one on PATH would be the platform's.
     """
-    for folder in ("bin", "jupyter/kernels/python3", "config", "runtime", "logs"):
+    for folder in ("bin", "jupyter/kernels/python3", "config/labconfig", "runtime", "logs"):
         (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     python = python_of(root / "env")
     write_shims(root / "bin", python)
     files.write_if_changed(root / "jupyter/kernels/python3/kernel.json", _json(kernelspec(python)))
     shell = shutil.which("bash") or "/bin/sh"
-    settings = {
-        "ServerApp": {"terminado_settings": {"shell_command": [shell]}},
-        # A workspace asks nothing of the outside by itself.
-        "LabApp": {"news_url": None, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
-    }
+    settings = {"ServerApp": {"terminado_settings": {"shell_command": [shell]}}}
     files.write_if_changed(root / "config/jupyter_server_config.json", _json(settings))
+    # A workspace asks nothing of the outside by itself, and no first-time user for news.
+    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    files.write_if_changed(root / "config/labconfig/page_config.json", _json(quiet))
 
 
 def kernelspec(python: Path) -> dict[str, object]:
