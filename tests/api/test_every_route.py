@@ -15,8 +15,8 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 from starlette.requests import Request
-from tests.support.installation import seeded, settings_in
 
+from tests.support.installation import seeded, settings_in
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identity

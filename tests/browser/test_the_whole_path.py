@@ -18,6 +18,7 @@ import duckdb
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+
 from tests.support import trees, wheels
 from tests.support.browser import chromium
 from tests.support.failpoints import Failpoints

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.oci.trees import listing
 
+from tests.oci.trees import listing
 from torpor_hub.capture import directory
 from torpor_hub.capture.base import Capture, CaptureResult, CaptureTask
 from torpor_hub.capture.directory import DirectoryCapture

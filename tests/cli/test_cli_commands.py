@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from tests.client.fake_platform import AT, TOKEN, URL, FakePlatform, problem
 from typer.testing import CliRunner
 
+from tests.client.fake_platform import AT, TOKEN, URL, FakePlatform, problem
 from torpor import errors
 from torpor.cli import exits, plugins
 from torpor.cli.context import Context

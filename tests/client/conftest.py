@@ -1,6 +1,7 @@
 """What the tests of the SDK share."""
 
 import pytest
+
 from tests.client.fake_platform import FakePlatform
 
 

@@ -7,9 +7,9 @@ import threading
 import httpx
 import pyarrow as pa
 import pytest
-from tests.client.fake_platform import AT
 
 import torpor
+from tests.client.fake_platform import AT
 from torpor import arrow_streams, progress
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -2,9 +2,9 @@
 
 import httpx
 import pytest
-from tests.client.fake_platform import URL, problem
 
 import torpor
+from tests.client.fake_platform import URL, problem
 from torpor import errors
 from torpor.connection import Connection
 

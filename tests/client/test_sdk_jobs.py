@@ -7,9 +7,9 @@ import traceback
 import cloudpickle
 import httpx
 import pytest
-from tests.client.fake_platform import GIB, FakePlatform, multipart, problem
 
 import torpor
+from tests.client.fake_platform import GIB, FakePlatform, multipart, problem
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.datasets.served_platform import Platform, platform
-from tests.sources.generated_tables import frame, seeded, write_partitioned
 
 import torpor
+from tests.datasets.served_platform import Platform, platform
+from tests.sources.generated_tables import frame, seeded, write_partitioned
 
 
 @pytest.fixture(scope="module")

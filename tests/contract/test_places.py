@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.processes.workspace_runs import free_port, running, until
 
+from tests.processes.workspace_runs import free_port, running, until
 from torpor_hub import failpoints
 from torpor_hub.domain import ids
 from torpor_hub.domain.units import Amount

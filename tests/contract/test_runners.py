@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from tests.support.job_api import JobApi
 
+from tests.support.job_api import JobApi
 from torpor_hub.capture.base import CaptureTask
 from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.domain.units import Amount

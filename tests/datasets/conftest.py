@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.datasets.served_platform import Platform, platform, settings_file
 from tests.sources.generated_tables import frame, seeded, write_partitioned
 

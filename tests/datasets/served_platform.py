@@ -19,8 +19,8 @@ import httpx
 import uvicorn
 from cryptography.fernet import Fernet, MultiFernet
 from fastapi import FastAPI
-from tests.support.installation import seeded
 
+from tests.support.installation import seeded
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.installation import seeded, settings_in
 
+from tests.support.installation import seeded, settings_in
 from torpor_hub.controllers.base import Leadership, take_lease
 from torpor_hub.controllers.imports import ImportController
 from torpor_hub.domain.policy import Actor
@@ -136,6 +136,17 @@ def test_a_silent_importers_task_goes_back_and_its_late_report_is_refused(desk: 
     with pytest.raises(StaleFence):
         desk.finish(task)
     assert desk.claim("two") is not None
+
+
+def test_an_import_that_costs_three_importers_is_given_up(desk: Desk) -> None:
+    dataset = desk.register("d1")
+    for _ in range(3):
+        assert desk.import_of(dataset).phase == "QUEUED"
+        assert desk.claim() is not None
+        desk.later(desk.settings.limits.claim_s + 1)
+        desk.sweep()
+    found = desk.import_of(dataset)
+    assert (found.phase, "lost 3 times" in found.message) == ("FAILED", True)
 
 
 def test_an_import_whose_stage_never_ends_is_failed_in_spite_of_its_heartbeats(desk: Desk) -> None:

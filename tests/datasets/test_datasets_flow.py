@@ -14,6 +14,7 @@ import duckdb
 import httpx
 import pyarrow as pa
 import pytest
+
 from tests.datasets.served_platform import Platform
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.datasets.served_platform import Platform
 
 # ada is a member of research and a viewer of operations, ben a member of operations, root an admin of both.

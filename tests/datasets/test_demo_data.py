@@ -12,8 +12,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from tests.datasets.served_platform import Platform
 
+from tests.datasets.served_platform import Platform
 from torpor_hub.programs import demo
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.sources.generated_tables import frame
 
+from tests.sources.generated_tables import frame
 from torpor_hub.services import samples
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from tests.importer.leases import hanging
 from tests.support.people import Person
 from tests.support.platform import Platform, platform, until

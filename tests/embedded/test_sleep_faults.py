@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support import wheels
 from tests.support.failpoints import Failpoints
 from tests.support.kernels import Kernel

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import zstandard
+
 from tests.support import wheels
 from tests.support.people import Person
 from tests.support.platform import TORPOR, Platform, free_port, platform, until

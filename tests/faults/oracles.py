@@ -10,7 +10,6 @@ from typing import Any
 
 from tests.support.people import Person
 from tests.support.platform import Platform
-
 from torpor_hub.processes import identity, records, trees
 
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torpor_hub
 from tests.support.failpoints import Failpoints
 from tests.support.platform import Platform
-
-import torpor_hub
 from torpor_hub.errors import PlaceError
 from torpor_hub.processes import identity, records
 

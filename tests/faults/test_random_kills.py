@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+
 from tests.faults import oracles
 from tests.faults.storm import AT_LEAST, VICTIMS, Storm, all_points
 from tests.faults.workload import Life

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import websocket
+
 from tests.support import wheels
 from tests.support.people import Person
 

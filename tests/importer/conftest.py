@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from tests.datasets.served_platform import Platform, platform, settings_file
 
 # Short deadlines, so that what has to time out does so within a test.

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.jobs.job_platform import JobPlatform
 
+from tests.jobs.job_platform import JobPlatform
 from torpor_hub.stores.base import Store
 
 

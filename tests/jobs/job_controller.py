@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 from tests.support.installation import settings_in
-
 from torpor_hub.controllers.base import Leadership, Waker, loop
 from torpor_hub.controllers.jobs import JobController
 from torpor_hub.oci.layout import Layout

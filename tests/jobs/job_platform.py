@@ -16,9 +16,9 @@ import cloudpickle
 import httpx
 import uvicorn
 from cryptography.fernet import Fernet, MultiFernet
+
 from tests.jobs.job_controller import KEY, Controller
 from tests.support.installation import seeded, settings_in
-
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity

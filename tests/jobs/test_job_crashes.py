@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.jobs.job_platform import JobPlatform
 
 POINTS = ("jobs.admitted", "runner.unpacked", "runner.started", "jobs.started", "jobs.finished")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import select
-from tests.support.installation import seeded, settings_in
 
+from tests.support.installation import seeded, settings_in
 from torpor_hub.domain.jobs import Phase
 from torpor_hub.domain.policy import Actor, ActorKind
 from torpor_hub.domain.units import Amount

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from tests.jobs.job_platform import GIB, JobPlatform
 
+from tests.jobs.job_platform import GIB, JobPlatform
 from torpor_hub.processes import trees
 from torpor_hub.runners.process import MARK
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from tests.oci.trees import IS_ROOT, age, as_ordinary_user, listing
 
+from tests.oci.trees import IS_ROOT, age, as_ordinary_user, listing
 from torpor_hub.errors import CaptureFailed, FileChanged
 from torpor_hub.oci import streams
 from torpor_hub.oci.layers import Layer, restore, write_layer

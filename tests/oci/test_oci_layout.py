@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.oci.trees import sha256
 
+from tests.oci.trees import sha256
 from torpor_hub.errors import CorruptImage, ImageMissing
 from torpor_hub.oci import images
 from torpor_hub.oci.images import LayerRecord

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.oci.trees import IS_ROOT, listing
 
+from tests.oci.trees import IS_ROOT, listing
 from torpor_hub.oci.layers import restore, write_layer
 
 OWNER_MAY = 0 if IS_ROOT else 0o700

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from tests.oci.trees import IS_ROOT, age, as_ordinary_user, listing, packed
 
+from tests.oci.trees import IS_ROOT, age, as_ordinary_user, listing, packed
 from torpor_hub.errors import CorruptImage, UnsafeArchive
 from torpor_hub.oci.images import LayerRecord
 from torpor_hub.oci.layers import restore, write_layer

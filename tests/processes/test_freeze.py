@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.processes.workspace_runs import bash, end, new_run, python, started, states, until
 
+from tests.processes.workspace_runs import bash, end, new_run, python, started, states, until
 from torpor_hub.errors import PlaceError
 from torpor_hub.processes import freeze, identity, launch, layering, trees
 from torpor_hub.processes.freezer import ProcessFreezer

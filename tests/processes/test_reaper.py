@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.processes.workspace_runs import bash, end, new_run, python, running, started, until
 
+from tests.processes.workspace_runs import bash, end, new_run, python, running, started, until
 from torpor_hub.errors import PlaceError
 from torpor_hub.processes import freeze, identity, launch, records, trees
 from torpor_hub.processes.identity import Identity

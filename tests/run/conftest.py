@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support.job_api import JobApi
 
 Start = Callable[..., subprocess.Popen[bytes]]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+
 from tests.run.conftest import Start
 from tests.support.job_api import JobApi
 

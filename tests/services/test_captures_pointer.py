@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.services.test_workspaces import RESULT, World
 
+from tests.services.test_workspaces import RESULT, World
 from torpor_hub.errors import StaleFence
 from torpor_hub.services import captures, operations, sleeps
 from torpor_hub.stores.base import Store, UnitOfWork

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.sources.generated_tables import frame, seeded, write_partitioned
 
+from tests.sources.generated_tables import frame, seeded, write_partitioned
 from torpor_hub.sources.base import Connector, Request
 from torpor_hub.sources.registry import connector
 

@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sources.conftest import Opened
 
+from tests.sources.conftest import Opened
 from torpor_hub.errors import SourceFailed
 from torpor_hub.sources.base import Connector, Limits, Request
 from torpor_hub.sources.failures import translated

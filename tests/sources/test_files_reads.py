@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sources.conftest import Opened
 
+from tests.sources.conftest import Opened
 from torpor_hub.domain.datasets import conditions
 from torpor_hub.errors import SourceFailed
 from torpor_hub.sources import streams

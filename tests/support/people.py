@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+
 from tests.support.kernels import Kernel
 from tests.support.platform import Platform, until
 

@@ -6,8 +6,8 @@ import time
 import cloudpickle
 import httpx
 import pytest
-from tests.client.fake_platform import FakePlatform, problem
 
+from tests.client.fake_platform import FakePlatform, problem
 from torpor.widgets import JobCard, JobForm, card_state
 
 pytestmark = pytest.mark.filterwarnings("error")
