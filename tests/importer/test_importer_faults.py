@@ -75,7 +75,7 @@ def test_a_store_that_hangs_times_out_and_holds_up_no_other(impatient: Platform,
         good = impatient.register(name(), small)
         assert impatient.ended(good["id"])["status"]["phase"] == "READY"
         assert "IMPORTING" in [status(impatient, made)["phase"] for made in slow]
-        found = [impatient.ended(made["id"])["status"] for made in slow][0]
+        found, *_ = (impatient.ended(made["id"])["status"] for made in slow)
         until(lambda: not children(importer_process.pid))
         assert not children_of_session(importer_process)
     assert (waiting["import"]["phase"], hung in waiting["message"]) == ("QUEUED", True)
