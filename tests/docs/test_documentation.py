@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 import typer.main
 
+from tests.api.test_every_route import ROUTES
 from torpor.cli.root import application
 from torpor_hub.settings import Settings
 
@@ -144,6 +145,16 @@ def test_every_code_of_a_refusal_has_an_entry() -> None:
     }
     assert len(codes) > 10
     assert [code for code in codes - {"error"} if f"| `{code}` |" not in text] == []
+
+
+def test_every_route_is_in_the_reference_and_no_other() -> None:
+    text = (DOCS / "reference/http-api.md").read_text()
+    said = {(method, bare(path)) for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^ `?]*)", text)}
+    assert said == {(method, bare(path)) for method, path in ROUTES}
+
+
+def bare(path: str) -> str:
+    return re.sub(r"{[^}]*}", "{}", path)
 
 
 def test_every_reason_has_a_line_that_says_what_to_do() -> None:
