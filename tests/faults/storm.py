@@ -24,8 +24,14 @@ AT_LEAST = 3
 MOMENT_S = 3.0
 POINT_WITHIN_S = 20.0
 VICTIM_WITHIN_S = 20.0
+SUPERVISOR = "supervisor.service_started"
 # Whose program comes to a point; all others are the server's.
-OWNERS = {"importer": "importer", "spawner": "hub", "supervisor": "supervisor"}
+OWNERS = {
+    "importer": "importer",
+    "spawner": "hub",
+    "supervisor": "supervisor",
+    "importer.child_stage": "import's child",
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Storm:
         for victim in missing * AT_LEAST:
             self._stand_up()
             self._by_pid(victim)
+        self._stand_up()
 
     def table(self) -> str:
         """Return all kills as a table."""
@@ -82,6 +89,8 @@ class Storm:
     def _at_point(self, point: str) -> bool:
         file = self.failpoints.folder / point
         self.failpoints.arm(point, "kill")
+        if point == SUPERVISOR:
+            self._by_pid("importer")  # it comes there when it starts a service again
         if not _within(lambda: not file.exists(), POINT_WITHIN_S):
             try:
                 file.unlink()
@@ -90,7 +99,9 @@ class Storm:
             else:
                 self.missed.append(point)
                 return False
-        self._note(OWNERS.get(point.partition(".")[0], "server"), f"at {point}")
+        self._note(OWNERS.get(point) or OWNERS.get(point.partition(".")[0], "server"), f"at {point}")
+        if point == SUPERVISOR and self.site.process is not None:
+            self.site.process.wait(POINT_WITHIN_S)
         return True
 
     def _by_pid(self, victim: str) -> None:
