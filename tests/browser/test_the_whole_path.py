@@ -90,6 +90,7 @@ def test_from_sign_in_to_a_package_that_survives_sleep(journey: Journey) -> None
     before = sleep_from_the_panel(journey)
     wake_with_the_same_tree(journey, before)
     the_notebook_finds_the_package(journey)
+    assert journey.site.held() == [journey.workspace]
 
 
 def sign_in_and_create(journey: Journey) -> None:
@@ -279,6 +280,7 @@ def run_spark_form(journey: Journey, name: str, path: str, queries: list[dict[st
     expect(page.locator(f"{SHOWN} .torpor-card").last).to_contain_text(
         re.compile("succeeded", re.IGNORECASE), timeout=240_000
     )
+    open_panel(journey)
     journey.shot(f"job-{name}")
     run_cell(journey, "ANSWER", expected="END")
     text = page.locator(f"{SHOWN} .jp-OutputArea-output", has_text="ANSWER").last.inner_text()
