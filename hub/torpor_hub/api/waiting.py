@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from fastapi import Request
+
 from torpor_hub.stores.changes import ChangeFeed, Seen
 
 T = TypeVar("T")
@@ -42,3 +44,9 @@ class Doorbell:
     def _seen(self, change: Seen) -> None:
         if change.kind in self._kinds:
             self._loop.call_soon_threadsafe(self._rung.set)
+
+
+async def disconnected(request: Request) -> None:
+    """Return when whoever sent the request has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

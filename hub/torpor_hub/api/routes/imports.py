@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from torpor_hub.api.context import Context, Ctx
-from torpor_hub.api.waiting import Doorbell
+from torpor_hub.api.waiting import Doorbell, disconnected
 from torpor_hub.domain import units
 from torpor_hub.domain.policy import Action, Object
 from torpor_hub.errors import InvalidRequest, TooLarge
@@ -89,7 +89,7 @@ def change_import(ctx: Ctx, key: str, body: Wish) -> Response:
 @router.post("/import-claims")
 async def claim_task(ctx: Ctx, request: Request, body: ImporterWaits) -> Response:
     """Return the next task for an importer, waiting for one without holding a thread."""
-    gone = asyncio.create_task(_disconnected(request))
+    gone = asyncio.create_task(disconnected(request))
 
     async def look() -> dict[str, Any] | None:
         # An importer that has ended while it waited must not be given a task: nobody would work on it.
@@ -145,12 +145,6 @@ def report_failure(ctx: Ctx, task: str, body: Failure) -> dict[str, Any]:
         check(actor, Action.REPORT, REPORT)
         claims.fail(tx, task, body.fence, Failed(body.code, body.stage, body.message, body.next_step), body.stages)
         return {}
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when whoever sent the request has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
 
 
 def _claim(ctx: Context, importer: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from torpor_hub import __version__
 from torpor_hub.api.context import Context, Ctx
+from torpor_hub.api.envelope import WIRE
 from torpor_hub.domain.policy import Action, Actor, Object, may
 from torpor_hub.services import tenants
 from torpor_hub.services.access import check
@@ -19,7 +20,6 @@ from torpor_hub.services.resources import iso
 from torpor_hub.stores.changes import Seen
 
 router = APIRouter()
-WIRE = 1
 KEEP_ALIVE_S = 15
 BACKLOG = 1000
 

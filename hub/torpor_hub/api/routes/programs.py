@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from torpor_hub.api.context import Context, Ctx, Parts
-from torpor_hub.api.waiting import Doorbell
+from torpor_hub.api.waiting import Doorbell, disconnected
 from torpor_hub.domain.policy import Action, Actor, Object
 from torpor_hub.errors import Forbidden
 from torpor_hub.services import captures, people, starts, workspaces
@@ -120,13 +120,20 @@ def workspace_start(ctx: Ctx, body: Start) -> Response:
 
 
 @router.post("/capture-claims")
-async def claim_capture(ctx: Ctx, body: AgentWaits) -> Response:
+async def claim_capture(ctx: Ctx, request: Request, body: AgentWaits) -> Response:
     """Return the next capture for an agent, waiting for one without holding a thread."""
+    gone = asyncio.create_task(disconnected(request))
+
+    async def look() -> captures.Claim | None:
+        # An agent that has ended while it waited must not be given a capture: nobody would work on it.
+        return None if gone.done() else await _claim(ctx, body.agent)
+
     bell = Doorbell(ctx.parts.feed, ("workspace",))
     try:
-        claim = await bell.first(lambda: _claim(ctx, body.agent), body.wait_s)
+        claim = await bell.first(look, body.wait_s)
     finally:
         bell.end()
+        gone.cancel()
     return Response(status_code=204) if claim is None else JSONResponse(captures.claim_json(claim))
 
 
