@@ -124,6 +124,22 @@ def test_a_cancelled_sleep_thaws_at_once_with_every_variable(
     assert status["operation"] is None
 
 
+@pytest.mark.parametrize("point", ["spawner.granted", "spawner.launched"])
+def test_a_wake_goes_on_when_the_hub_is_killed_in_it(
+    ada: Person, workspace: str, failpoints: Failpoints, point: str
+) -> None:
+    ada.wished(workspace, desired="asleep")
+    ada.reaches(workspace, "ASLEEP")
+    failpoints.arm(point, "kill")
+    ada.wished(workspace, desired="running")
+    until(lambda: not (failpoints.folder / point).exists(), SOON_S, f"a kill at {point}")
+    until(lambda: ada.status(workspace)["phase"] != "WAKING", 120, "the end of the wake")
+    status = ada.status(workspace)
+    assert (status["phase"], status["reason"]) == ("RUNNING", "")
+    with ada.kernel(workspace) as kernel:
+        assert kernel.run("print('awake')") == "awake\n"
+
+
 def frozen(site: Platform) -> list[int]:
     """Return the stopped processes of the platform."""
     return [pid for pid in site.processes() if state_of(pid) == "T"]

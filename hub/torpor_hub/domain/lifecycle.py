@@ -100,9 +100,10 @@ def _starting(view: View, alive: bool) -> Next:
         return Next.START_OVERDUE
     if work.step == StartStep.PREPARE:
         return Next.PREPARE
-    if work.step == StartStep.HUB:
-        return Next.CALL_HUB
-    return Next.GRANT_EXPIRED if view.grant_expired else Next.NOTHING
+    if view.grant_expired:
+        return Next.GRANT_EXPIRED
+    # Also after the grant: a hub that was ended before it launched anything has forgotten the start.
+    return Next.CALL_HUB
 
 
 def _running(view: View, alive: bool) -> Next:
