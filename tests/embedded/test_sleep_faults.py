@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,14 +60,9 @@ def install(kernel: Kernel, folder: Path, name: str, value: int) -> None:
     assert f"Successfully installed {name}-1.0" in said
 
 
-def blobs(site: Platform) -> dict[Path, bytes]:
-    """Return every blob of the images with its first bytes."""
-    return {file: file.read_bytes() for file in (site.state / "images/blobs/sha256").iterdir()}
-
-
-def sleep_is_over(ada: Person, workspace: str, operation: str) -> bool:
-    status = ada.status(workspace)
-    return status["phase"] == "RUNNING" and (status["operation"] or {}).get("id") != operation
+def blobs(site: Platform) -> set[Path]:
+    """Return every blob of the images."""
+    return set((site.state / "images/blobs/sha256").iterdir())
 
 
 @pytest.mark.parametrize("point", ["capture.layer_written", "capture.manifest_written"])
@@ -79,7 +77,7 @@ def test_a_sleep_whose_image_does_not_read_back_fails_and_loses_nothing(
         failpoints.arm(point, "pause")
         ada.wished(workspace, desired="asleep")
         failpoints.reached(point, hits, SOON_S)
-        layer = max((file for file in blobs(site) if file not in before), key=lambda file: file.stat().st_size)
+        layer = max(blobs(site) - before, key=lambda file: file.stat().st_size)
         content = bytearray(layer.read_bytes())
         content[len(content) // 2] ^= 1
         layer.write_bytes(content)
@@ -122,6 +120,26 @@ def test_a_cancelled_sleep_thaws_at_once_with_every_variable(
     status = ada.reaches(workspace, "RUNNING")
     assert status["message"] == "The sleep was cancelled; everything runs on."
     assert status["operation"] is None
+
+
+def test_a_reaper_killed_while_its_workspace_is_frozen_leaves_nothing_frozen(
+    site: Platform, ada: Person, workspace: str, failpoints: Failpoints
+) -> None:
+    with ada.kernel(workspace) as kernel:
+        kernel.run("held = 1")
+    hits = failpoints.hits("agent.frozen")
+    failpoints.arm("agent.frozen", "pause")
+    ada.wished(workspace, desired="asleep")
+    failpoints.reached("agent.frozen", hits, SOON_S)
+    record = json.loads((site.state / "workspaces" / workspace / "run.json").read_text())
+    os.kill(int(record["handle"].split("/")[1]), signal.SIGKILL)
+    ada.wished(workspace, desired="running")
+    failpoints.disarm("agent.frozen")
+    status = ada.reaches(workspace, "STOPPED", 60)
+    assert status["message"]
+    assert (frozen(site), site.held()) == ([], [])
+    ada.wished(workspace, desired="running")
+    ada.reaches(workspace, "RUNNING")
 
 
 @pytest.mark.parametrize("point", ["spawner.granted", "spawner.launched"])
