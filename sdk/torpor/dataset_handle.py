@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torpor import arrow_streams, progress, snapshots, units, wire
 from torpor.errors import Forbidden, IncompleteStream, Problem
@@ -65,6 +65,10 @@ class Dataset:
     def __init__(self, connection: Connection, resource: Resource) -> None:
         self._connection = connection
         self._resource = resource
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a job's function hold a dataset: what is known of it travels, the connection and its token do not."""
+        return (_recalled, (self._resource,))
 
     @property
     def id(self) -> str:
@@ -187,3 +191,17 @@ class Dataset:
 def _frame(table: pa.Table) -> pd.DataFrame:
     # One column at a time leaves Arrow while its pandas copy is made: the peak is one frame and one column, not two frames.
     return table.to_pandas(split_blocks=True, self_destruct=True)
+
+
+def _recalled(resource: Resource) -> Dataset:
+    """Return a dataset that came by pickle; it connects, by the configuration in force there, when it first has to ask."""
+    return Dataset(cast("Connection", _Later()), resource)
+
+
+class _Later:
+    """A connection that is made at its first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        from torpor.client import Client
+
+        return getattr(Client().connection, name)

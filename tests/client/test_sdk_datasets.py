@@ -2,14 +2,16 @@
 
 import io
 import json
+import pickle
 import threading
 
+import cloudpickle
 import httpx
 import pyarrow as pa
 import pytest
 
 import torpor
-from tests.client.fake_platform import AT
+from tests.client.fake_platform import AT, TOKEN
 from torpor import arrow_streams, progress
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -159,3 +161,9 @@ def test_a_short_wait_is_silent_and_a_long_one_is_not():
     with progress.shown(say, stream=target, silent_s=0):
         assert said.wait(10)
     assert target.getvalue() == "\rReading (0 s)\n"
+
+
+def test_a_function_may_take_a_dataset_along_without_its_token(flights):
+    packed = cloudpickle.dumps(lambda: (flights.name, flights.path))
+    assert TOKEN.encode() not in packed
+    assert pickle.loads(packed)() == ("research/flights", "/data/src/flights")

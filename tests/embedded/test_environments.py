@@ -90,6 +90,10 @@ def test_a_workspace_that_nobody_changed_sleeps_without_a_new_image(ada: Person)
 def test_a_deleted_workspace_leaves_its_home_and_nothing_else(ada: Person) -> None:
     workspace = ada.create("gone", "research")
     ada.reaches(workspace, "RUNNING")
+    sleep(ada, workspace)
+    start(ada, workspace, "current")
+    index = ada.site.state / "images" / "index.json"
+    assert workspace in index.read_text()
     home = ada.site.state / "homes" / "research" / "ada"
     (home / "kept.txt").write_text("mine")
     assert ada.client.delete(f"/workspaces/{workspace}").status_code == 202
@@ -97,3 +101,5 @@ def test_a_deleted_workspace_leaves_its_home_and_nothing_else(ada: Person) -> No
     assert (home / "kept.txt").read_text() == "mine"
     assert not (ada.site.state / "workspaces" / workspace).exists()
     assert workspace not in ada.site.held()
+    assert workspace not in index.read_text()
+    assert ada.site.rows("SELECT id FROM checkpoints WHERE workspace_id = ?", workspace) == []

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import select
 
@@ -33,6 +34,13 @@ SILENT_TURNS = 15
 WELCOME_S = 8.0
 
 
+class Images(Protocol):
+    """Where environments are kept."""
+
+    def delete_manifest(self, repository: str, digest: str) -> None:
+        """Remove an image; gone already is success. Its blobs go with a later collection."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One workspace as a turn of the loop sees it."""
@@ -48,8 +56,11 @@ class Seen:
 class WorkspaceController:
     """Makes facts follow wishes, one step per turn and workspace; every step may be repeated."""
 
-    def __init__(self, store: Store, settings: Settings, place: Place, hub: Hub, leadership: Leadership) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, place: Place, images: Images, hub: Hub, leadership: Leadership
+    ) -> None:
         self._store = store
+        self._images = images
         self._settings = settings
         self._place = place
         self._hub = hub
@@ -267,6 +278,8 @@ class WorkspaceController:
         if fact is not None and fact.alive:
             await self._place.remove(seen.id, fact.handle, grace_s=0)
         await self._place.discard(seen.id)
+        for repository, digest in await self._lead.record(lambda tx: wakes.spare_images(tx, seen.id)):
+            await asyncio.to_thread(self._images.delete_manifest, repository, digest)
         await self._lead.record(lambda tx: _deleted(tx, seen.id))
 
 
@@ -343,6 +356,7 @@ def _deleted(tx: UnitOfWork, workspace_id: str) -> None:
         select(Reservation).where(Reservation.subject_id == row.id, Reservation.held_until.is_(None))
     ):
         reservation.held_until = tx.now
+    wakes.forget_images(tx, row.id)
     tx.change("workspace", row.id, "deleted", tenant_id=row.tenant_id, owner_id=row.user_id)
     tx.session.delete(row)
 

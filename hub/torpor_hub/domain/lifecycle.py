@@ -126,7 +126,9 @@ def _sleeping(view: View, alive: bool) -> Next:
     if work is None:
         return Next.BACK_TO_WORK
     if work.step == SleepStep.REMOVE:
-        return Next.REMOVE
+        # One that was thawed after its capture has changed since: it must not be removed for what was saved.
+        thawed = alive and view.fact is not None and not view.fact.frozen
+        return Next.BACK_TO_WORK if thawed else Next.REMOVE
     if work.step in (SleepStep.FAIL, SleepStep.CANCEL) and not work.claimed:
         return Next.BACK_TO_WORK if alive else Next.GONE
     if not alive and not work.claimed:

@@ -110,7 +110,8 @@ class Fact:
     """What a place knows of one workspace at one moment.
 
     ``alive`` is None where the place cannot tell: unknown is never taken for stopped. ``handle`` names exactly this start
-    (process id and start time, or pod UID), so that nothing else can be removed in its stead.
+    (process id and start time, or pod UID), so that nothing else can be removed in its stead. ``frozen``: it stands still for a
+    capture, and nothing in it can have changed since.
     """
 
     workspace_id: str
@@ -121,3 +122,4 @@ class Fact:
     port: int | None = None
     exit_code: int | None = None
     started_at: float | None = None
+    frozen: bool = False

@@ -57,7 +57,8 @@ class ProcessPlace:
             PlaceError: when the folder of workspaces cannot be listed.
         """
         known = await asyncio.to_thread(self._facts)
-        asked = [fact for fact in known if fact.alive and not self._is_frozen(fact)]
+        known = [replace(fact, frozen=bool(fact.alive) and self._is_frozen(fact)) for fact in known]
+        asked = [fact for fact in known if fact.alive and not fact.frozen]
         answers = await asyncio.gather(*(_answers(fact.port or 0) for fact in asked))
         answered = (replace(fact, answering=answer) for fact, answer in zip(asked, answers, strict=True))
         return {fact.workspace_id: fact for fact in (*known, *answered)}

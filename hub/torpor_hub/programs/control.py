@@ -29,6 +29,7 @@ from torpor_hub.stores.changes import ChangeFeed
 
 NODE = "local"
 AGENTS = 2
+COLLECT_S = 3600
 
 
 class Control:
@@ -39,11 +40,12 @@ class Control:
         self._feed = feed
         self._lead = Leadership(store, lifetime_s=settings.limits.lease_s)
         layout, platform = Layout(settings.images_dir), layering.here()
+        self._layout = layout
         capacity = Amount(settings.pool_cpu_milli(), settings.pool_memory_bytes())
         self._place = ProcessPlace(settings.state_dir, layout, platform, capacity)
         self._hub = Hub(settings.hub_api_url, settings.secret("hub-service-token"))
         self._tasks = Tasks(settings.api_url, settings.secret("agent-proof"))
-        self._workspaces = WorkspaceController(store, settings, self._place, self._hub, self._lead)
+        self._workspaces = WorkspaceController(store, settings, self._place, layout, self._hub, self._lead)
         self._jobs = JobController(store, settings, blobs, signer, _runner(settings, layout, platform), self._lead)
         self._imports = ImportController(store, settings, self._lead)
         self._agents = [
@@ -58,6 +60,7 @@ class Control:
         return [
             self._lead.keep(),
             self._lent(),
+            self._collect(),
             loop("workspaces", self._workspaces.turn, Waker(self._feed, ("workspace",)), self._lead),
             loop("jobs", self._jobs.turn, Waker(self._feed, ("job", "workspace")), self._lead),
             loop("imports", self._imports.turn, Waker(self._feed, ("import", "read")), self._lead),
@@ -71,6 +74,12 @@ class Control:
         await self._hub.close()
         await self._tasks.close()
         await asyncio.to_thread(self._lead.drop)
+
+    async def _collect(self) -> None:
+        """Remove, now and then, the blobs of images that were deleted a day ago or more."""
+        while True:
+            await asyncio.sleep(COLLECT_S)
+            await asyncio.to_thread(self._layout.collect)
 
     async def _lent(self) -> None:
         """Record once what this machine lends."""

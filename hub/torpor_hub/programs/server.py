@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,6 +90,8 @@ async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIt
         Control(parts.settings, parts.store, parts.blobs, parts.signer, parts.feed) if "controller" in roles else None
     )
     tasks = [asyncio.create_task(part) for part in (control.loops() if control else ())]
+    for task in tasks:
+        task.add_done_callback(_end_with)
     try:
         yield
     finally:
@@ -98,6 +101,17 @@ async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIt
         await parts.identities.close()
         await asyncio.to_thread(parts.feed.stop)
         parts.store.close()
+
+
+def _end_with(task: asyncio.Task[Any]) -> None:
+    """End the process with a loop that broke: its supervisor starts a whole one, and workspaces and jobs live on meanwhile.
+
+    At once, because an orderly end would stop them.
+    """
+    if not task.cancelled() and task.exception() is not None:
+        logging.critical("a loop of the controller broke", exc_info=task.exception())
+        logging.shutdown()
+        os._exit(1)
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

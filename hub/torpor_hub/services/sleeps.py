@@ -104,6 +104,9 @@ def back_to_work(tx: UnitOfWork, row: Workspace) -> None:
     """Record that the workspace runs on after a sleep that was cancelled or failed, and why."""
     operation = operations.current(tx, row)
     cancelled = operation is not None and operation.step == SleepStep.CANCEL
+    if operation is not None:
+        thawed = "It was thawed before it could be removed; what was saved is kept as well."
+        operations.end(tx, operation, SleepStep.FAIL, code="THAWED", error=thawed)
     row.operation_id, row.desired = None, Desired.RUNNING
     if cancelled or operation is None:
         operations.enter(tx, row, Phase.RUNNING, message="The sleep was cancelled; everything runs on.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from sqlalchemy import delete, select
+
 from torpor_hub.domain.diagnose import diagnose
 from torpor_hub.domain.workspaces import Desired, Fact, Phase
 from torpor_hub.services import ledger, operations, starts
 from torpor_hub.stores.base import UnitOfWork
-from torpor_hub.stores.tables import Checkpoint, Grant, Workspace
+from torpor_hub.stores.tables import Checkpoint, Grant, Job, Workspace
 
 KEPT_LOG_CHARS = 40_000
 
@@ -71,6 +73,21 @@ def adopt(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     operations.enter(
         tx, row, Phase.RUNNING, reason="ADOPTED", message="The server was found running and is looked after again."
     )
+
+
+def spare_images(tx: UnitOfWork, workspace_id: str) -> list[tuple[str, str]]:
+    """Return repository and digest of a workspace's checkpoints that no unfinished job needs."""
+    needed = select(Job.environment_digest).where(Job.ended_at.is_(None), Job.environment_digest.is_not(None))
+    rows = tx.session.scalars(
+        select(Checkpoint).where(Checkpoint.workspace_id == workspace_id, Checkpoint.digest.not_in(needed))
+    )
+    return sorted({(row.repository, row.digest) for row in rows})
+
+
+def forget_images(tx: UnitOfWork, workspace_id: str) -> None:
+    """Remove the records of the checkpoints whose images are gone."""
+    gone = [digest for _, digest in spare_images(tx, workspace_id)]
+    tx.session.execute(delete(Checkpoint).where(Checkpoint.workspace_id == workspace_id, Checkpoint.digest.in_(gone)))
 
 
 def notice(tx: UnitOfWork, row: Workspace, checkpoint_id: str, *, fell_back: bool) -> str:

@@ -8,7 +8,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from torpor_hub.errors import StartupError
 
@@ -21,8 +23,19 @@ def _config(url: str) -> Config:
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to the newest revision; one that is there already is left alone."""
-    command.upgrade(_config(url), "head")
+    """Bring the database to the newest revision; one that is there already is left alone.
+
+    Raises:
+        StartupError: when it cannot be reached, or holds a schema that does not lead to the newest one.
+    """
+    try:
+        command.upgrade(_config(url), "head")
+    except (SQLAlchemyError, CommandError) as error:
+        cause = str(error).partition("\n")[0]
+        raise StartupError(
+            f"The database could not be brought to this version's schema: {cause}. "
+            "Nothing was changed by the step that failed; restore a backup, or start the version that made this database."
+        ) from error
 
 
 def check(engine: Engine) -> None:

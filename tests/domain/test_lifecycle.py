@@ -1,0 +1,101 @@
+"""What the controller does next, as a table; and that unknown never leads to a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torpor_hub.domain.lifecycle import Next, View, Work, decide
+from torpor_hub.domain.workspaces import Desired, Fact, Phase
+
+HARMLESS = {Next.NOTHING}
+
+
+def fact(**values: Any) -> Fact:
+    known = {"workspace_id": "ws", "grant_id": "gr", "alive": True, "answering": True, "handle": "1"}
+    return Fact(**{**known, **values})
+
+
+def view(phase: Phase, **values: Any) -> View:
+    known: dict[str, Any] = {"desired": Desired.RUNNING, "grant_id": "gr", "work": None, "fact": None}
+    return View(phase, **{**known, **values})
+
+
+DEAD = fact(alive=False, answering=None)
+CASES = {
+    "a start begins with its environment": (view(Phase.STARTING, work=Work("start", "PREPARE")), Next.PREPARE),
+    "a prepared start is the hub's": (view(Phase.STARTING, work=Work("start", "HUB")), Next.CALL_HUB),
+    "the hub is reminded of a grant": (view(Phase.WAKING, work=Work("wake", "LAUNCH")), Next.CALL_HUB),
+    "a grant that nobody used is taken back": (
+        view(Phase.WAKING, work=Work("wake", "LAUNCH"), grant_expired=True),
+        Next.GRANT_EXPIRED,
+    ),
+    "a server that answers runs": (view(Phase.STARTING, work=Work("start", "LAUNCH"), fact=fact()), Next.RUNNING),
+    "a server that died at its start failed": (
+        view(Phase.STARTING, work=Work("start", "LAUNCH"), fact=DEAD),
+        Next.DIED_AT_START,
+    ),
+    "the end of an earlier start is not this one's": (
+        view(Phase.STARTING, work=Work("start", "PREPARE"), fact=fact(alive=False, grant_id="older")),
+        Next.PREPARE,
+    ),
+    "a start past its deadline ends": (
+        view(Phase.STARTING, work=Work("start", "HUB", overdue=True)),
+        Next.START_OVERDUE,
+    ),
+    "a running server that is gone is recorded": (view(Phase.RUNNING), Next.GONE),
+    "a wish to sleep waits for a checkpoint under way": (
+        view(Phase.RUNNING, desired=Desired.ASLEEP, fact=fact(), work=Work("checkpoint", "UPLOAD")),
+        Next.NOTHING,
+    ),
+    "then it begins": (view(Phase.RUNNING, desired=Desired.ASLEEP, fact=fact()), Next.BEGIN_SLEEP),
+    "a confirmed end is carried out": (view(Phase.RUNNING, desired=Desired.STOPPED, fact=fact()), Next.END),
+    "a silent server is only told of": (view(Phase.RUNNING, fact=fact(answering=False)), Next.SILENT),
+    "a saved and frozen one is removed": (
+        view(Phase.SLEEPING, work=Work("sleep", "REMOVE"), fact=fact(frozen=True, answering=None)),
+        Next.REMOVE,
+    ),
+    "a saved one that was thawed since is not": (
+        view(Phase.SLEEPING, work=Work("sleep", "REMOVE"), fact=fact()),
+        Next.BACK_TO_WORK,
+    ),
+    "a saved one that is gone already is cleared away": (
+        view(Phase.SLEEPING, work=Work("sleep", "REMOVE"), fact=DEAD),
+        Next.REMOVE,
+    ),
+    "a failed sleep leads back to work": (
+        view(Phase.SLEEPING, work=Work("sleep", "FAIL"), fact=fact()),
+        Next.BACK_TO_WORK,
+    ),
+    "a server that died while it was saved is recorded": (
+        view(Phase.SLEEPING, work=Work("sleep", "FAIL"), fact=DEAD),
+        Next.GONE,
+    ),
+    "a live server at rest is taken up": (view(Phase.STOPPED, fact=fact()), Next.ADOPT),
+    "nothing happens to what rests": (view(Phase.ASLEEP, desired=Desired.ASLEEP), Next.NOTHING),
+}
+
+
+@pytest.mark.parametrize(("seen", "expected"), CASES.values(), ids=CASES.keys())
+def test_the_next_step_is(seen: View, expected: Next) -> None:
+    assert decide(seen) is expected
+
+
+STEPS = st.sampled_from(["PREPARE", "HUB", "LAUNCH", "QUIESCE", "UPLOAD", "REMOVE", "FAIL", "CANCEL", "DONE"])
+WORKS = st.none() | st.builds(Work, st.sampled_from(["start", "sleep"]), STEPS, st.booleans(), st.booleans())
+
+
+@given(st.sampled_from(Phase), st.sampled_from(Desired), WORKS, st.booleans())
+def test_where_a_fact_is_unknown_nothing_is_done(
+    phase: Phase, desired: Desired, work: Work | None, expired: bool
+) -> None:
+    unknown = fact(alive=None, answering=None)
+    assert decide(View(phase, desired, "gr", work, unknown, expired)) in HARMLESS
+
+
+@given(st.sampled_from(Phase), st.sampled_from([Desired.RUNNING, Desired.ASLEEP]), WORKS)
+def test_nothing_that_runs_unfrozen_is_removed_for_a_sleep(phase: Phase, desired: Desired, work: Work | None) -> None:
+    assert decide(View(phase, desired, "gr", work, fact())) not in (Next.REMOVE, Next.END, Next.DELETE)
