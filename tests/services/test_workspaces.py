@@ -153,6 +153,21 @@ def test_a_cancel_before_the_end_of_a_sleep_keeps_the_workspace_running(world: W
     assert (status["phase"], status["checkpoint"]) == ("RUNNING", None)
 
 
+def test_a_heartbeat_that_its_result_overtook_does_not_bring_the_sleep_back(world: World) -> None:
+    key = world.create()
+    world.run(key)
+    world.wish(key, desired="asleep")
+    claim = world.claim()
+    assert claim is not None
+    assert world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+    assert not world.do(
+        lambda tx: captures.progress(tx, world.settings, claim.operation, claim.fence, step="UPLOAD", done=1, total=2)
+    )
+    assert world.show(key)["status"]["operation"]["step"] == "REMOVE"
+    world.now += timedelta(seconds=world.settings.limits.claim_s + 1)
+    assert world.claim() is None
+
+
 def test_an_agent_whose_claim_was_taken_over_cannot_end_the_sleep(world: World) -> None:
     key = world.create()
     world.run(key)

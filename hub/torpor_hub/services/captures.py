@@ -123,6 +123,9 @@ def progress(
     if operation.ended_at is not None:
         return True
     _check_fence(operation, fence)
+    if operation.step == SleepStep.REMOVE:
+        # Its own result has overtaken this heartbeat: the sleep must not fall back behind that.
+        return False
     operation.claimed_until = tx.now + timedelta(seconds=settings.limits.claim_s)
     if (operation.step, operation.bytes_done) != (step, done):
         operation.step, operation.bytes_done, operation.bytes_total = SleepStep(step), done, total
