@@ -104,7 +104,7 @@ class Platform:
     def _is_ready(self, err: Path) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"`torpor up` ended: {err.read_text()[-2000:]}"
-        return "Torpor is ready" in self.output
+        return "Ctrl-C ends everything" in self.output  # its last line
 
     # People
 
