@@ -129,7 +129,6 @@ def spark_session(task: dict[str, Any], scratch: Path) -> Any:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.warehouse.dir": str(scratch / "spark-warehouse"),
-        "spark.local.dir": str(scratch / "spark-local"),
         "spark.sql.shuffle.partitions": str(max(2, 2 * cores)),
     }
     return SparkSession.builder.master(f"local[{cores}]").config(map=settings).getOrCreate()

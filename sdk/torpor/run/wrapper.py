@@ -137,6 +137,7 @@ def _environment(attempt: Attempt, task: Mapping[str, Any]) -> dict[str, str]:
         "PYSPARK_PYTHON": str(attempt.python),
         "PYSPARK_DRIVER_PYTHON": str(attempt.python),
         "SPARK_LOCAL_DIRS": str(attempt.scratch / "spark-local"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
     }
     return {**os.environ, **local}
 
