@@ -87,8 +87,8 @@ def test_browsing_answers_while_the_importer_stands_still(site: Platform, root: 
             took_s = time.monotonic() - asked
             assert took_s < ANSWERS_WITHIN_S, (path, took_s)
             assert found, path
-        # The importer may have asked for work before it stood still: what it was given comes back when its claim ends.
-        until(lambda: says_who_is_missing(import_of(root, fresh)), 30, "the reason why the import waits")
+        # The importer may have asked for work before it stood still: what it was given then waits for its first word.
+        until(lambda: says_who_is_missing(import_of(root, fresh)), 5, "the reason why the import waits")
         second = register(site, root, "second", 10)
         until(lambda: says_who_is_missing(import_of(root, second)), 5, "the reason why the second import waits")
         assert import_of(root, second)["claims"] == 0

@@ -215,6 +215,14 @@ def explain_queued(waiting: Waiting, noun: str) -> tuple[str, str]:
     return f"The {noun} waits for the importer to take it.", ""
 
 
+def explain_taken(noun: str) -> tuple[str, str]:
+    """Return message and next step of a task that an importer has taken and said nothing of since."""
+    return (
+        f"An importer has taken the {noun} and has not begun; the {noun} waits for its first word.",
+        "If the importer stays silent, another gets it by itself. If that lasts, tell an admin.",
+    )
+
+
 def explain_running(stage: str, noun: str) -> str:
     """Return what an importer does now."""
     return {

@@ -15,6 +15,7 @@ from torpor_hub.domain.datasets import (
     dataset_phase,
     explain_queued,
     explain_running,
+    explain_taken,
 )
 from torpor_hub.domain.policy import Action, Actor, Object
 from torpor_hub.errors import Conflict, InvalidRequest
@@ -108,13 +109,18 @@ def changed(tx: UnitOfWork, row: Import, event: str) -> None:
     tx.change("dataset", dataset.id, _event(phase), tenant_id=dataset.tenant_id, owner_id=dataset.user_id)
 
 
+def is_silent(row: Import) -> bool:
+    """Return whether an importer has taken the import and not said a word of it: nothing of it has begun for all we know."""
+    return row.phase == ImportPhase.TESTING and not row.stages
+
+
 def explain(tx: UnitOfWork, settings: Settings, row: Import) -> tuple[str, str]:
     """Return message and next step: what it waits for, does, found, or why it failed."""
     if row.phase == QUEUED:
         return explain_queued(queues.waiting(tx, settings, row), "import")
     if row.phase in ENDED:
         return row.message, row.next_step
-    return explain_running(row.stage, "import"), ""
+    return explain_taken("import") if is_silent(row) else (explain_running(row.stage, "import"), "")
 
 
 def view(tx: UnitOfWork, settings: Settings, row: Import) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def view(tx: UnitOfWork, settings: Settings, row: Import) -> dict[str, Any]:
         "created_at": iso(row.created_at),
         "spec": {"dataset": row.dataset_id, "desired": row.desired},
         "status": {
-            "phase": row.phase,
+            "phase": _phase(row),
             "reason": row.reason,
             "message": message,
             "next_step": next_step,
@@ -146,7 +152,11 @@ def view(tx: UnitOfWork, settings: Settings, row: Import) -> dict[str, Any]:
 
 def short(row: Import) -> dict[str, Any]:
     """Return what a dataset shows of its import."""
-    return {"id": row.id, "phase": row.phase, "stage": row.stage, "stages": row.stages}
+    return {"id": row.id, "phase": _phase(row), "stage": row.stage, "stages": row.stages}
+
+
+def _phase(row: Import) -> str:
+    return QUEUED if is_silent(row) else row.phase
 
 
 def _event(phase: DatasetPhase) -> str:
