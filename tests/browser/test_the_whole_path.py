@@ -277,9 +277,9 @@ def run_spark_form(journey: Journey, name: str, path: str, queries: list[dict[st
     kind = page.locator(f"{SHOWN} .widget-dropdown", has_text="Kind").last.locator("select")
     kind.select_option(label=kind.locator("option", has_text="Spark").inner_text())
     page.locator(SHOWN).get_by_role("button", name="Submit").last.click()
-    expect(page.locator(f"{SHOWN} .torpor-card").last).to_contain_text(
-        re.compile("succeeded", re.IGNORECASE), timeout=240_000
-    )
+    card = page.locator(f"{SHOWN} .torpor-card").last
+    expect(card).to_contain_text(re.compile("succeeded|failed|cancelled", re.IGNORECASE), timeout=240_000)
+    assert "succeeded" in card.inner_text().lower(), card.inner_text()
     open_panel(journey)
     journey.shot(f"job-{name}")
     run_cell(journey, "ANSWER", expected="END")
