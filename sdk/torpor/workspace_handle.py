@@ -76,7 +76,7 @@ class Workspace:
         self._connection.send(wire.delete_workspace(self.id))
 
     def log(self, lines: int = 200) -> str:
-        """Return the last ``lines`` of the server's log."""
+        """Return the last ``lines`` of a server that failed or ended; empty while one runs."""
         answer = self._connection.json(wire.one("workspaces", self.id, "log").with_params(lines=lines))
         return str(answer["text"])
 

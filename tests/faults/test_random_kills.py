@@ -67,6 +67,7 @@ def town(tmp_path: Path) -> Iterator[Town]:
 @pytest.mark.timeout(1500)
 def test_everything_converges_after_thirty_kills(town: Town) -> None:
     weather(town, 30)
+    assert len(town.storm.kills) >= 30
 
 
 @pytest.mark.soak

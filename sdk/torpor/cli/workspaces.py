@@ -178,7 +178,7 @@ def log(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
     env: Env = None,
 ) -> None:
-    """Write the last lines of a workspace's server log."""
+    """Write the last lines of a workspace's server that failed or ended."""
     typer.echo(client_of(ctx, env).workspace(name).log(lines), nl=False)
 
 
