@@ -178,7 +178,7 @@ def test_an_importer_that_lost_its_claim_changes_nothing_more(impatient: Platfor
         put(impatient, token, old["task"], "result", fence=old["fence"], schema={}, sample={}, stats={}),
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in late] == [(409, "stale_fence")] * 4
-    assert status(impatient, made)["import"]["phase"] == "TESTING"
+    assert status(impatient, made)["import"]["stages"] == []
     put(impatient, token, new["task"], "failure", fence=new["fence"], code="NOT_FOUND", message="Enough.")
 
 

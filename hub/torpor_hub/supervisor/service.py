@@ -26,10 +26,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Health:
-    """A request that a healthy service answers with 200."""
+    """A request that a healthy service answers with 200; ``also``: another one, whose answer shows what the service does for others."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,11 @@ async def wait_healthy(service: Service, ended: asyncio.Future[int]) -> bool:
 
 
 async def _answers(client: httpx.AsyncClient, health: Health) -> bool:
-    try:
-        answer = await client.get(health.url, headers=dict(health.headers))
-    except httpx.TransportError:
-        return False
-    return answer.status_code == httpx.codes.OK
+    for url in filter(None, (health.url, health.also)):
+        try:
+            answer = await client.get(url, headers=dict(health.headers))
+        except httpx.TransportError:
+            return False
+        if answer.status_code != httpx.codes.OK:
+            return False
+    return True

@@ -77,7 +77,8 @@ def _hub(settings: Settings, file: Path) -> Service:
         "hub",
         _python("jupyterhub", "-f", str(HUB_FOLDER / "jupyterhub_config.py")),
         port=settings.hub.port,
-        health=Health(settings.hub_api_url),
+        # The hub answers before it has given the proxy its routes; until then people would find nothing here.
+        health=Health(settings.hub_api_url, also=f"{settings.proxy.url}{settings.api_path}/health"),
         environment=_environment(file),
     )
 
