@@ -10,13 +10,14 @@ import duckdb
 import pytest
 
 import torpor
-from tests.datasets.served_platform import Platform, platform
+from tests.datasets.served_platform import Platform, importer, platform, settings_file
 from tests.sources.generated_tables import frame, seeded, write_partitioned
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with platform(tmp_path_factory.mktemp("sdk") / "state") as running, running.importer():
+    file = settings_file(tmp_path_factory.mktemp("sdk") / "state", {})
+    with platform(file) as running, importer(file):
         yield running
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from tests.run.conftest import Start
 from tests.run.test_wrapper import CODE, NAME, notebook
 from tests.support.job_api import JobApi
+from torpor_hub.supervisor import java
 
 CELLS = """
 LIMIT = 2
@@ -28,7 +29,7 @@ def test_a_spark_job_reads_parquet_and_runs_python_on_its_workers(api: JobApi, s
     bundle = notebook(f"{CELLS}\nargs = ({str(file)!r},)")
     amount = {"cpu_milli": 2000, "memory_bytes": 2 * 1024**3, "gpu_count": 0}
     api.add(NAME, CODE, bundle=bundle, kind="spark", amount=amount, name="numbers")
-    assert start().wait(120) == 0
+    assert start(JAVA_HOME=str(java.home(tmp_path))).wait(120) == 0
     assert pickle.loads(api.results[NAME]) == {
         "value": {"rows": [3, 4], "count": 4, "master": "local[2]", "name": "numbers"}
     }
