@@ -19,7 +19,9 @@ from torpor_hub.domain.datasets import (
     explain_queued,
     explain_ready,
     json_cell,
+    kept_root,
     path_problem,
+    root_of,
     variable,
 )
 
@@ -139,3 +141,14 @@ def test_values_of_every_kind_become_json() -> None:
     ]
     assert json_cell(dt.datetime(2013, 1, 2, 3, tzinfo=dt.UTC)) == "2013-01-02T03:00:00Z"
     assert json_cell({"a": [1, {"b": b"\x01"}]}) == {"a": [1, {"b": "01"}]}
+
+
+@pytest.mark.parametrize("below", ["", "flights", "a/b"])
+def test_a_root_in_the_platforms_own_data_moves_with_it(below: str) -> None:
+    kept = kept_root(f"/old/state/data/{below}".rstrip("/"), "/old/state/data")
+    assert root_of(kept, "/new/data") == f"/new/data/{below}".rstrip("/")
+
+
+def test_a_root_elsewhere_stays_where_it_is() -> None:
+    kept = kept_root("/mnt/store", "/old/state/data")
+    assert root_of(kept, "/new/data") == kept == "/mnt/store"

@@ -10,11 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 KINDS = ("files",)
 FORMATS = ("parquet",)
 # The largest whole number that JavaScript, like every double, holds exactly.
 LARGEST_EXACT = 2**53 - 1
+
+
+# What a remembered root begins with when it lies below the platform's own data folder.
+OWN_DATA = "data:"
 
 
 class DatasetPhase(StrEnum):
@@ -200,6 +205,18 @@ class Waiting:
     busy: int
     most: int
     silent_after_s: float
+
+
+def kept_root(root: str, data_dir: str) -> str:
+    """Return a root as it is remembered: below the platform's own data folder relative to it, so that the folder can move."""
+    path = PurePosixPath(root)
+    return OWN_DATA + str(path.relative_to(data_dir)) if path.is_relative_to(data_dir) else root
+
+
+def root_of(kept: str, data_dir: str) -> str:
+    """Return where a remembered root lies now."""
+    own = kept.removeprefix(OWN_DATA)
+    return kept if own == kept else str(PurePosixPath(data_dir) / own)
 
 
 def explain_queued(waiting: Waiting, noun: str) -> tuple[str, str]:

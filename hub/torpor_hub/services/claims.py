@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from torpor_hub.domain.datasets import ENDED, QUEUED, FailureCode, ImportPhase, ReadPhase, Stage, explain_ready
 from torpor_hub.errors import InvalidRequest, StaleFence
-from torpor_hub.services import imports, queues, reads
+from torpor_hub.services import imports, queues, reads, sources
 from torpor_hub.services.access import missing
 from torpor_hub.services.queues import Task
 from torpor_hub.settings import Settings
@@ -216,7 +216,7 @@ def _told(tx: UnitOfWork, settings: Settings, row: Task) -> dict[str, Any]:
         "kind": "import" if isinstance(row, Import) else "read",
         "fence": row.fence,
         "deadline_s": limits.import_stage_s,
-        "source": {"kind": source.connector, **source.spec},
+        "source": {"kind": source.connector, **sources.spec_of(settings, source)},
         "dataset": {"path": dataset.path, "format": dataset.format},
         "limits": {
             "rows": limits.sample_rows,

@@ -127,7 +127,7 @@ def view(tx: UnitOfWork, settings: Settings, actor: Actor, row: Dataset) -> dict
         "bytes": stats.get("bytes"),
         "files": stats.get("files"),
         "sample_rows": row.sample_rows if row.sample_key else None,
-        "path": _path(source, row) if may(actor, Action.READ, thing(row)) else "",
+        "path": _path(settings, source, row) if may(actor, Action.READ, thing(row)) else "",
         "code": code(tenant.name, row.name),
     }
     spec = {"source": source.name, "path": row.path, "format": row.format, "description": row.description}
@@ -163,8 +163,8 @@ def _explain(tx: UnitOfWork, settings: Settings, row: Dataset, last: Import | No
     return last.reason, message, next_step
 
 
-def _path(source: Source, row: Dataset) -> str:
-    return str(PurePosixPath(source.spec["root"]) / row.path)
+def _path(settings: Settings, source: Source, row: Dataset) -> str:
+    return str(PurePosixPath(sources.spec_of(settings, source)["root"]) / row.path)
 
 
 def _check(body: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 
 from torpor_hub.domain import ids, names
-from torpor_hub.domain.datasets import KINDS
+from torpor_hub.domain.datasets import KINDS, kept_root, root_of
 from torpor_hub.domain.policy import Action, Actor, Object, may
 from torpor_hub.errors import Conflict, InvalidRequest, NotFound
 from torpor_hub.services.access import check, missing
@@ -43,7 +43,7 @@ def create(tx: UnitOfWork, settings: Settings, actor: Actor, body: dict[str, Any
     if kind not in KINDS:
         known = ", ".join(KINDS)
         raise InvalidRequest(f"There is no connector '{kind}'.", next_step=f"Use one of: {known}.", pointer="/kind")
-    spec = {"root": _root(settings, body["spec"])}
+    spec = {"root": kept_root(_root(settings, body["spec"]), _own_data(settings))}
     row = Source(
         id=ids.new("src"),
         name=name,
@@ -91,9 +91,14 @@ def listed(tx: UnitOfWork, actor: Actor, *, tenant: str | None, limit: int, offs
     return seen[offset : offset + limit + 1]
 
 
-def view(tx: UnitOfWork, actor: Actor, row: Source) -> dict[str, Any]:
+def spec_of(settings: Settings, row: Source) -> dict[str, Any]:
+    """Return what a connector needs, with the root where it lies now."""
+    return {**row.spec, "root": root_of(row.spec["root"], _own_data(settings))}
+
+
+def view(tx: UnitOfWork, settings: Settings, actor: Actor, row: Source) -> dict[str, Any]:
     """Return a source as a resource. Where it lies is for those who may read it."""
-    spec = {"kind": row.connector, **(row.spec if may(actor, Action.READ, thing(row)) else {})}
+    spec = {"kind": row.connector, **(spec_of(settings, row) if may(actor, Action.READ, thing(row)) else {})}
     status = {"phase": "READY", "reason": "", "message": "", "next_step": "", "since": iso(row.created_at)}
     tenant, user = tx.session.get_one(Tenant, row.tenant_id), tx.session.get_one(User, row.user_id)
     return resource("source", row, tenant=tenant.name, owner=user.name, spec=spec, status=status)
@@ -111,6 +116,10 @@ def owner(tx: UnitOfWork, actor: Actor) -> str:
     if admin is None:
         raise NotFound("There is no platform admin who could own this.", next_step="Make a user an admin.")
     return admin
+
+
+def _own_data(settings: Settings) -> str:
+    return os.path.normpath(settings.data_dir)
 
 
 def _root(settings: Settings, spec: dict[str, Any]) -> str:

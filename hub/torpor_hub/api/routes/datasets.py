@@ -58,7 +58,7 @@ def list_sources(ctx: Ctx, bounds: Bounds, tenant: str | None = None) -> Respons
     with ctx.read() as (tx, actor):
         limit, offset = bounds
         rows = sources.listed(tx, actor, tenant=tenant, limit=limit, offset=offset)
-        return ctx.reply(page([sources.view(tx, actor, row) for row in rows], limit, offset))
+        return ctx.reply(page([sources.view(tx, ctx.parts.settings, actor, row) for row in rows], limit, offset))
 
 
 @router.post("/sources")
@@ -69,7 +69,7 @@ def create_source(ctx: Ctx, body: NewSource, key: Key = "") -> Response:
         made = repeats.once(
             tx, actor, key, ["source", fields], lambda: sources.create(tx, ctx.parts.settings, actor, fields).id
         )
-        return ctx.reply(sources.view(tx, actor, tx.session.get_one(Source, made)), 201)
+        return ctx.reply(sources.view(tx, ctx.parts.settings, actor, tx.session.get_one(Source, made)), 201)
 
 
 @router.get("/datasets")
