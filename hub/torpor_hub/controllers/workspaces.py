@@ -20,11 +20,11 @@ from torpor_hub.domain.workspaces import Checkpoint as Saved
 from torpor_hub.domain.workspaces import Desired, Fact, Phase
 from torpor_hub.errors import CorruptImage, PlaceError, TorporError, Unavailable
 from torpor_hub.places.base import Place, Preparation
-from torpor_hub.services import operations, sleeps, starts, wakes
+from torpor_hub.services import ledger, operations, sleeps, starts, wakes
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store, UnitOfWork
 from torpor_hub.stores.changes import Seen as Change
-from torpor_hub.stores.tables import Checkpoint, Grant, Operation, Reservation, User, Workspace
+from torpor_hub.stores.tables import Checkpoint, Grant, Operation, User, Workspace
 
 LOG = logging.getLogger(__name__)
 HUB_AGAIN_S = 2.0
@@ -352,10 +352,7 @@ def _platform_stopped(tx: UnitOfWork, workspace_id: str) -> None:
 
 def _deleted(tx: UnitOfWork, workspace_id: str) -> None:
     row = operations.workspace_of(tx, workspace_id)
-    for reservation in tx.session.scalars(
-        select(Reservation).where(Reservation.subject_id == row.id, Reservation.held_until.is_(None))
-    ):
-        reservation.held_until = tx.now
+    ledger.release(tx, row.id)
     wakes.forget_images(tx, row.id)
     tx.change("workspace", row.id, "deleted", tenant_id=row.tenant_id, owner_id=row.user_id)
     tx.session.delete(row)
