@@ -25,6 +25,13 @@ TorporError
 │   ├── PlaceError            a workspace's place did not do as told
 │   │   └── EnvironmentMismatch  an environment was made for another Python than the platform's
 │   ├── RunnerError           a runner did not do as told
+│   ├── ClusterError          the cluster's API server did not do as told
+│   │   ├── ClusterUnavailable   no answer, or none that tells: nothing is known
+│   │   ├── ObjectMissing     404  there is no such object or namespace
+│   │   ├── ObjectConflict    409  the object is another one than was meant, or was changed meanwhile
+│   │   │   └── ObjectExists  409  an object of that name is there already
+│   │   ├── VersionExpired    410  the changes since that version are forgotten: list again
+│   │   └── Denied            403  a rule of the cluster stands in the way; fit to show
 │   └── StartupError          a program cannot start; the text says what to do
 └── FailpointError            raised by an armed failpoint only
 """
@@ -182,6 +189,45 @@ class EnvironmentMismatch(PlaceError):
 
 class RunnerError(PlatformError):
     """The runner of a job did not do as told."""
+
+
+class ClusterError(PlatformError):
+    """The cluster's API server did not do as told; the text names the object and gives the server's own words."""
+
+
+class ClusterUnavailable(ClusterError):
+    """The API server gave no answer, or none that tells. Whether a change was made is unknown."""
+
+
+class ObjectMissing(ClusterError):
+    """There is no such object, or no such namespace."""
+
+
+class ObjectConflict(ClusterError):
+    """The object is another one than was meant (its UID differs), or was changed since it was read."""
+
+
+class ObjectExists(ObjectConflict):
+    """An object of that name is there already."""
+
+
+class VersionExpired(ClusterError):
+    """The API server has forgotten the changes since that resource version; list again."""
+
+
+class Denied(ClusterError):
+    """A rule of the cluster forbids it: quota, limit range, Pod Security, policy or a missing right.
+
+    ``str()`` is one sentence fit to show, ``next_step`` says what to do, ``reason`` is stable; ``answer`` holds the API
+    server's own words, for the log.
+    """
+
+    def __init__(self, message: str, *, reason: str, next_step: str, answer: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.next_step = next_step
+        self.answer = answer
 
 
 class StartupError(PlatformError):

@@ -78,6 +78,7 @@ def journey(tmp_path: Path) -> Iterator[Journey]:
         journey = Journey(site, failpoints, draw, tmp_path, page)
         yield journey
         journey.shot("last")
+        print("DIALOGS", page.locator(".jp-Dialog").all_inner_texts())
 
 
 def test_from_sign_in_to_a_package_that_survives_sleep(journey: Journey) -> None:
