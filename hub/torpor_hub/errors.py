@@ -18,6 +18,8 @@ TorporError
 │   ├── LeaseLost             another controller holds the lease
 │   ├── CorruptImage          an image does not read back as it was written
 │   │   └── ImageMissing      an image, or a blob of it, is not there
+│   ├── RegistryUnavailable   a registry does not answer, or refuses; a repeat may succeed
+│   │   └── RegistryFull      a registry has no space left
 │   ├── UnsafeArchive         an archive tries to leave its folder
 │   ├── CaptureFailed         an environment could not be saved
 │   │   ├── FileChanged       a file changed while it was read; a repeat may succeed
@@ -161,6 +163,14 @@ class CorruptImage(PlatformError):
 
 class ImageMissing(CorruptImage):
     """An image, or a blob that it names, is not there."""
+
+
+class RegistryUnavailable(PlatformError):
+    """A registry does not answer, or refuses; the text names it and what to do."""
+
+
+class RegistryFull(RegistryUnavailable):
+    """A registry has no space left for what was sent to it."""
 
 
 class UnsafeArchive(PlatformError):
