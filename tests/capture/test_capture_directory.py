@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_what_was_captured_is_restored_exactly(layout: Layout, task: CaptureTask
 
     result = asyncio.run(sleep())
     image = Layout(tmp_path / "layout").read_image(REPOSITORY, result.digest)
-    restore(image.layers, layout.open_blob, tmp_path / "awake")
+    restore(image.layers, partial(layout.open_blob, REPOSITORY), tmp_path / "awake")
     assert listing(tmp_path / "awake") == before
     assert (result.changed, result.skipped, result.entries, result.bytes_read) == (True, (), 6, 300_006)
     assert image.layers == result.layers
@@ -136,7 +137,7 @@ def test_only_what_the_task_names_is_left_out(layout: Layout, task: CaptureTask,
     (task.source / "__pycache__" / "module.pyc").write_text("x")
     (task.source / "run.pid").write_text("1")
     result = capture(layout, replace(task, excludes=("*.pid",)))
-    restore(result.layers, layout.open_blob, tmp_path / "awake")
+    restore(result.layers, partial(layout.open_blob, REPOSITORY), tmp_path / "awake")
     assert (tmp_path / "awake" / "__pycache__" / "module.pyc").exists()
     assert not (tmp_path / "awake" / "run.pid").exists()
 
@@ -261,7 +262,7 @@ def test_a_live_capture_repeats_a_copy_in_which_something_changed(
         (task.source / "python").unlink,
     )
     result = asyncio.run(DirectoryCapture(layout).capture_live(task, attempts=3))
-    restore(result.layers, layout.open_blob, tmp_path / "awake")
+    restore(result.layers, partial(layout.open_blob, REPOSITORY), tmp_path / "awake")
     assert listing(tmp_path / "awake") == listing(task.source)
     assert not (tmp_path / "awake" / "python").is_symlink()
 
@@ -283,7 +284,7 @@ def test_a_live_capture_sees_a_store_through_a_memory_map(
         mapped[0:5] = b"first"
         interfere(monkeypatch, lambda: mapped.__setitem__(slice(0, 5), b"later"))
         result = asyncio.run(DirectoryCapture(layout).capture_live(task))
-    restore(result.layers, layout.open_blob, tmp_path / "awake")
+    restore(result.layers, partial(layout.open_blob, REPOSITORY), tmp_path / "awake")
     assert (tmp_path / "awake" / "mapped").read_bytes()[:5] == b"later"
 
 

@@ -103,12 +103,12 @@ class ProcessWorld:
 
     def save(self) -> Checkpoint:
         """Save the environment as the capture does and return the checkpoint."""
-        with self.layout.blob_writer() as blob:
+        repository = f"torpor/workspaces/research/{self.workspace_id}"
+        with self.layout.blob_writer(repository) as blob:
             layer = write_layer(self.env, blob.write)
             blob.publish(layer.record.digest)
         config = images.image_config([layer.record], created="2026-01-01T00:00:00Z", architecture="amd64")
-        self.layout.put_blob(config)
-        repository = f"torpor/workspaces/research/{self.workspace_id}"
+        self.layout.put_blob(repository, config)
         digest = self.layout.put_manifest(repository, "latest", images.image_manifest(config, [layer.record], {}))
         return Checkpoint(ids.new("ckp"), repository, digest, PLATFORM.version, "0.1.0")
 

@@ -53,11 +53,32 @@ def test_a_manifest_names_media_types_that_registries_know() -> None:
         b'{"config": {}, "layers": []}',
         MANIFEST.replace(b"sha256:222", b"sha256:../"),
         MANIFEST.replace(b'"size":50', b'"size":"x"'),
-        MANIFEST.replace(images.UNCOMPRESSED.encode(), b"org.example.other"),
         images.image_manifest(CONFIG, [ONE], {}),
         images.image_manifest(b"{}", [ONE, TWO], {}),
     ],
 )
-def test_what_is_no_image_of_ours_is_refused(manifest: bytes) -> None:
+def test_what_is_no_image_is_refused(manifest: bytes) -> None:
     with pytest.raises(CorruptImage):
         images.read_image(manifest, CONFIG)
+
+
+def test_a_base_s_layers_keep_their_type_and_are_not_taken_for_our_own() -> None:
+    gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    manifest = json.loads(MANIFEST)
+    del manifest["layers"][0]["annotations"]
+    manifest["layers"][0]["mediaType"] = gzip
+    base, ours = images.read_image(json.dumps(manifest).encode(), CONFIG).layers
+    assert (base.is_ours, ours.is_ours) == (False, True)
+    assert base.media_type == "application/vnd.oci.image.layer.v1.tar+gzip"
+    written = json.loads(images.image_manifest(CONFIG, [base, ours], {}))["layers"]
+    assert [layer["mediaType"] for layer in written] == [base.media_type, images.LAYER]
+    assert ["annotations" in layer for layer in written] == [False, True]
+
+
+def test_a_layer_over_a_base_changes_nothing_else_of_its_configuration() -> None:
+    base = {**json.loads(CONFIG), "config": {"Entrypoint": ["/bin/lab"], "User": "1000"}, "author": "somebody"}
+    extended = json.loads(images.extended_config(json.dumps(base).encode(), [TWO], created="2026-12-01T00:00:00Z"))
+    assert extended.pop("rootfs")["diff_ids"] == [ONE.diff_id, TWO.diff_id, TWO.diff_id]
+    assert len(extended.pop("history")) == 3
+    assert extended.pop("created") == "2026-12-01T00:00:00Z"
+    assert extended == {key: base[key] for key in base if key not in ("rootfs", "history", "created")}

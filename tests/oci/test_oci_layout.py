@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def put_image(layout: Layout, content: bytes = b"content", tag: str = "op-1", repository: str = REPOSITORY) -> str:
-    digest = layout.put_blob(content)
+    digest = layout.put_blob(repository, content)
     config = images.image_config(
         [LayerRecord(digest, sha256(content), len(content), len(content))], created="now", architecture="amd64"
     )
-    layout.put_blob(config)
+    layout.put_blob(repository, config)
     layer = LayerRecord(digest, sha256(content), len(content), len(content))
     return layout.put_manifest(repository, tag, images.image_manifest(config, [layer], {}))
 
@@ -68,12 +69,12 @@ def test_what_was_put_is_read_back_by_another_process_s_layout(layout: Layout, t
     other = Layout(tmp_path / "layout")
     image = other.verify(REPOSITORY, digest)
     assert other.read_image(REPOSITORY, digest) == image
-    with other.open_blob(image.layers[0].digest) as file:
+    with other.open_blob(REPOSITORY, image.layers[0].digest) as file:
         assert file.read() == b"some layer"
 
 
 def test_a_blob_that_is_not_published_leaves_nothing(layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), layout.blob_writer() as blob:
+    with pytest.raises(ZeroDivisionError), layout.blob_writer(REPOSITORY) as blob:
         blob.write(b"half")
         raise ZeroDivisionError
     assert blobs(tmp_path) == set()
@@ -87,7 +88,7 @@ def test_a_disk_that_fills_up_publishes_nothing(layout: Layout, tmp_path: Path) 
     def full(_content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"), layout.blob_writer() as blob:
+    with pytest.raises(OSError, match="No space"), layout.blob_writer(REPOSITORY) as blob:
         blob.publish(write_layer(tmp_path / "tree", full).record.digest)
     assert blobs(tmp_path) == set()
     assert list((tmp_path / "layout" / "uploads").iterdir()) == []
@@ -121,7 +122,7 @@ def test_a_manifest_belongs_to_its_repository(layout: Layout) -> None:
 @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../index.json", "sha256:" + "0" * 63, "latest"])
 def test_only_digests_name_blobs(layout: Layout, digest: str) -> None:
     with pytest.raises(ImageMissing):
-        layout.open_blob(digest)
+        layout.open_blob(REPOSITORY, digest)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -221,13 +222,13 @@ def test_collecting_removes_what_nothing_needs_and_keeps_the_rest(layout: Layout
 
 
 def test_collecting_spares_what_is_being_written(layout: Layout) -> None:
-    fresh = layout.put_blob(b"the manifest comes next")
-    with layout.blob_writer() as blob:
+    fresh = layout.put_blob(REPOSITORY, b"the manifest comes next")
+    with layout.blob_writer(REPOSITORY) as blob:
         blob.write(b"later")
         assert layout.collect(grace_s=60) == ()
         blob.publish(sha256(b"later"))
-    assert layout.has_blob(fresh, len(b"the manifest comes next"))
-    assert layout.has_blob(sha256(b"later"), 5)
+    assert layout.has_blob(REPOSITORY, fresh, len(b"the manifest comes next"))
+    assert layout.has_blob(REPOSITORY, sha256(b"later"), 5)
 
 
 @pytest.mark.parametrize("damage", ["lost", "broken", "manifest"])
@@ -235,7 +236,7 @@ def test_collecting_removes_nothing_when_it_cannot_know_what_is_needed(
     layout: Layout, tmp_path: Path, damage: str
 ) -> None:
     digest = put_image(layout)
-    layout.put_blob(b"an orphan")
+    layout.put_blob(REPOSITORY, b"an orphan")
     index = tmp_path / "layout" / "index.json"
     if damage == "lost":
         index.unlink()
@@ -254,12 +255,12 @@ def test_a_saved_folder_is_restored_from_its_manifest_alone(layout: Layout, tmp_
     source = tmp_path / "source"
     source.mkdir()
     (source / "file").write_text("hello")
-    with layout.blob_writer() as blob:
+    with layout.blob_writer(REPOSITORY) as blob:
         record = write_layer(source, blob.write).record
         blob.publish(record.digest)
     config = images.image_config([record], created="now", architecture="amd64")
-    layout.put_blob(config)
+    layout.put_blob(REPOSITORY, config)
     digest = layout.put_manifest(REPOSITORY, "op-1", images.image_manifest(config, [record], {}))
     image = layout.verify(REPOSITORY, digest)
-    restore(image.layers, layout.open_blob, tmp_path / "copy")
+    restore(image.layers, partial(layout.open_blob, REPOSITORY), tmp_path / "copy")
     assert (tmp_path / "copy" / "file").read_text() == "hello"

@@ -61,13 +61,13 @@ class DirectoryCapture:
         await _in_thread(lambda stop: self._verify(repository, digest, stop))
 
     def _capture(self, task: CaptureTask, watch: _Watch) -> CaptureResult:
-        with _saving(task), self._layout.blob_writer() as blob:
+        with _saving(task), self._layout.blob_writer(task.repository) as blob:
             return self._publish(task, blob, self._write(task, blob, watch))
 
     def _capture_live(self, task: CaptureTask, stop: _Stop, report: Progress, attempts: int) -> CaptureResult:
         for _ in range(attempts):
             try:
-                with _saving(task), self._layout.blob_writer() as blob:
+                with _saving(task), self._layout.blob_writer(task.repository) as blob:
                     before = _settled_signature(task, stop)
                     layer = self._write(task, blob, _Watch(task, stop, report))
                     if _signature(task, stop).digest == before.digest:
@@ -94,7 +94,7 @@ class DirectoryCapture:
         blob.publish(layer.record.digest)
         failpoints.hit("capture.layer_written")
         config, manifest = _documents(task, layer.record)
-        self._layout.put_blob(config)
+        self._layout.put_blob(task.repository, config)
         digest = self._layout.put_manifest(task.repository, task.tag, manifest)
         failpoints.hit("capture.manifest_written")
         return _result(task, layer, digest, images.read_image(manifest, config), changed=True)
@@ -107,7 +107,11 @@ class DirectoryCapture:
             image = self._layout.read_image(task.repository, task.parent_digest)
         except ImageMissing:
             return None
-        return image if all(self._layout.has_blob(blob.digest, blob.size_bytes) for blob in image.blobs) else None
+        return (
+            image
+            if all(self._layout.has_blob(task.repository, blob.digest, blob.size_bytes) for blob in image.blobs)
+            else None
+        )
 
 
 class _Stopped(Exception):

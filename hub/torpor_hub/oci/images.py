@@ -15,6 +15,15 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+OCI_OF_DOCKER = {
+    "application/vnd.docker.container.image.v1+json": CONFIG,
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+}
+"""A manifest with a zstd layer has to be OCI's throughout; the bytes are the same under either name."""
 
 WORKSPACE = "org.torpor.workspace"
 PARENT = "org.torpor.parent"
@@ -27,12 +36,21 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """What identifies a layer: ``digest`` is of the compressed bytes, ``diff_id`` of the tar inside."""
+    """What identifies a layer: ``digest`` is of the compressed bytes, ``diff_id`` of the tar inside.
+
+    ``uncompressed_bytes`` is zero where the manifest does not say: only layers of this library say it.
+    """
 
     digest: str
     diff_id: str
     size_bytes: int
     uncompressed_bytes: int
+    media_type: str = LAYER
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this library wrote the layer; those of a base image it did not."""
+        return self.uncompressed_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +78,7 @@ class Image:
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """The blobs that must be there for the image to be whole."""
-        return (self.config, *(Descriptor(LAYER, layer.digest, layer.size_bytes) for layer in self.layers))
+        return (self.config, *(Descriptor(layer.media_type, layer.digest, layer.size_bytes) for layer in self.layers))
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -96,6 +114,24 @@ def image_config(layers: Sequence[LayerRecord], *, created: str, architecture: s
     )
 
 
+def extended_config(config: bytes, layers: Sequence[LayerRecord], *, created: str) -> bytes:
+    """Return the configuration of an image with ``layers`` over the one that ``config`` is of; all else stays as it was.
+
+    Raises:
+        CorruptImage: ``config`` is not the configuration of an image.
+    """
+    document = _parsed(config, "configuration")
+    try:
+        below = list(document["rootfs"]["diff_ids"])
+    except (KeyError, TypeError) as error:
+        raise CorruptImage(f"the configuration {digest_of(config)} is not of an image: {error}") from error
+    history = [{"created": created, "created_by": "torpor capture"} for _ in layers]
+    rootfs = {"type": "layers", "diff_ids": [*below, *(layer.diff_id for layer in layers)]}
+    return canonical(
+        {**document, "created": created, "rootfs": rootfs, "history": [*document.get("history", []), *history]}
+    )
+
+
 def image_manifest(config: bytes, layers: Sequence[LayerRecord], annotations: Mapping[str, str]) -> bytes:
     """Return the manifest that ties ``config`` and ``layers`` together."""
     return canonical(
@@ -104,8 +140,8 @@ def image_manifest(config: bytes, layers: Sequence[LayerRecord], annotations: Ma
             "mediaType": MANIFEST,
             "config": Descriptor(CONFIG, digest_of(config), len(config)).document(),
             "layers": [
-                Descriptor(LAYER, layer.digest, layer.size_bytes).document(
-                    {UNCOMPRESSED: str(layer.uncompressed_bytes)}
+                Descriptor(layer.media_type, layer.digest, layer.size_bytes).document(
+                    {UNCOMPRESSED: str(layer.uncompressed_bytes)} if layer.is_ours else None
                 )
                 for layer in layers
             ],
@@ -139,13 +175,13 @@ def read_image(manifest: bytes, config: bytes) -> Image:
     try:
         document = _parsed(manifest, "manifest")
         diff_ids = _parsed(config, "configuration")["rootfs"]["diff_ids"]
-        sizes = [int(layer["annotations"][UNCOMPRESSED]) for layer in document["layers"]]
+        sizes = [int(layer.get("annotations", {}).get(UNCOMPRESSED, 0)) for layer in document["layers"]]
         layers = tuple(
-            LayerRecord(blob.digest, _checked(diff_id), blob.size_bytes, size)
+            LayerRecord(blob.digest, _checked(diff_id), blob.size_bytes, size, blob.media_type)
             for blob, diff_id, size in zip(blobs, diff_ids, sizes, strict=True)
         )
         return Image(named, layers, dict(document.get("annotations", {})))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptImage(f"the image {digest_of(manifest)} cannot be read: {error}") from error
 
 
@@ -160,7 +196,8 @@ def _parsed(content: bytes, what: str) -> dict[str, Any]:
 
 
 def _descriptor(part: Mapping[str, Any]) -> Descriptor:
-    return Descriptor(str(part["mediaType"]), _checked(part["digest"]), int(part["size"]))
+    media_type = str(part["mediaType"])
+    return Descriptor(OCI_OF_DOCKER.get(media_type, media_type), _checked(part["digest"]), int(part["size"]))
 
 
 def _checked(digest: str) -> str:

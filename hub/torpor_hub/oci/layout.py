@@ -65,7 +65,10 @@ class BlobWriter:
 
 
 class Layout:
-    """The layout in ``root``, which is made where it is missing."""
+    """The layout in ``root``, which is made where it is missing: an :class:`torpor_hub.oci.store.ImageStore`.
+
+    Its blobs belong to all of its repositories.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -76,31 +79,43 @@ class Layout:
         if not (root / "oci-layout").exists():
             self._create()
 
-    def blob_writer(self) -> BlobWriter:
+    def blob_writer(self, repository: str) -> BlobWriter:
         """Return a writer of a new blob, to be used as a context."""
+        del repository
         return BlobWriter(self._blobs, self._uploads)
 
-    def put_blob(self, content: bytes) -> str:
+    def put_blob(self, repository: str, content: bytes) -> str:
         """Return the digest of ``content``, which is now a blob."""
         digest = images.digest_of(content)
-        with self.blob_writer() as blob:
+        with self.blob_writer(repository) as blob:
             blob.write(content)
             blob.publish(digest)
         return digest
 
-    def open_blob(self, digest: str) -> BinaryIO:
+    def borrow_blob(self, repository: str, source: str, blob: Descriptor) -> None:
+        """Return when a blob of the repository ``source`` is there.
+
+        Raises:
+            ImageMissing: it is not.
+        """
+        if not self.has_blob(source, blob.digest, blob.size_bytes):
+            raise ImageMissing(f"the blob {blob.digest}, which {repository} needs, is not in {self._root}")
+
+    def open_blob(self, repository: str, digest: str) -> BinaryIO:
         """Return the bytes of a blob as an open file.
 
         Raises:
             ImageMissing: there is no such blob.
         """
+        del repository
         try:
             return (self._blobs / _hex(digest)).open("rb")
         except FileNotFoundError as error:
             raise ImageMissing(f"the blob {digest} is not in {self._root}") from error
 
-    def has_blob(self, digest: str, size_bytes: int) -> bool:
+    def has_blob(self, repository: str, digest: str, size_bytes: int) -> bool:
         """Return whether a blob of this digest and size is there; its content is not read."""
+        del repository
         try:
             return (self._blobs / _hex(digest)).stat().st_size == size_bytes
         except FileNotFoundError:
@@ -117,11 +132,11 @@ class Layout:
         entry = Descriptor(images.MANIFEST, digest, len(manifest)).document({images.REF_NAME: f"{repository}:{tag}"})
         with self._locked():
             for blob in named:
-                if not self.has_blob(blob.digest, blob.size_bytes):
+                if not self.has_blob(repository, blob.digest, blob.size_bytes):
                     raise ImageMissing(
                         f"the blob {blob.digest}, which the manifest {digest} names, is not in {self._root}"
                     )
-            self.put_blob(manifest)
+            self.put_blob(repository, manifest)
             others = [known for known in self._index() if _ref(known) != _ref(entry)]
             self._write_index([*others, entry])
         return digest
@@ -135,11 +150,17 @@ class Layout:
         """
         if not any(entry["digest"] == digest and _repository(entry) == repository for entry in self._index()):
             raise ImageMissing(f"the repository {repository} has no manifest {digest} in {self._root}")
-        with self.open_blob(digest) as file:
+        with self.open_blob(repository, digest) as file:
             manifest = file.read()
         if images.digest_of(manifest) != digest:
             raise CorruptImage(f"the manifest {digest} of {repository} reads back with another digest")
         return manifest
+
+    def read_config(self, repository: str, digest: str) -> bytes:
+        """Return the bytes of the configuration of the image ``digest``; raises as :meth:`read_image` does."""
+        manifest = self.read_manifest(repository, digest)
+        with self.open_blob(repository, images.read_descriptors(manifest)[0].digest) as file:
+            return file.read()
 
     def read_image(self, repository: str, digest: str) -> Image:
         """Return what the manifest ``digest`` and its configuration say.
@@ -148,9 +169,7 @@ class Layout:
             ImageMissing: the repository has no such manifest, or the configuration is not there.
             CorruptImage: one of them does not read back as it was written.
         """
-        manifest = self.read_manifest(repository, digest)
-        with self.open_blob(images.read_descriptors(manifest)[0].digest) as file:
-            return images.read_image(manifest, file.read())
+        return images.read_image(self.read_manifest(repository, digest), self.read_config(repository, digest))
 
     def verify(self, repository: str, digest: str, progress: Callable[[int], None] | None = None) -> Image:
         """Return the image after every blob that it names was read back from the disk and has its digest and size.
@@ -163,7 +182,7 @@ class Layout:
         """
         read = 0
         for blob in images.read_descriptors(self.read_manifest(repository, digest)):
-            self._verify_blob(blob, f"{repository}@{digest}", shifted(progress, read))
+            self._verify_blob(repository, digest, blob, shifted(progress, read))
             read += blob.size_bytes
         return self.read_image(repository, digest)
 
@@ -199,9 +218,11 @@ class Layout:
                 self._write_index([])
             self._replace("oci-layout", VERSION)
 
-    def _verify_blob(self, blob: Descriptor, image: str, progress: Callable[[int], None] | None) -> None:
+    def _verify_blob(
+        self, repository: str, image: str, blob: Descriptor, progress: Callable[[int], None] | None
+    ) -> None:
         digest, size = hashlib.sha256(), 0
-        with self.open_blob(blob.digest) as file:
+        with self.open_blob(repository, blob.digest) as file:
             # Drops the cached pages, so that the disk answers and not the memory that was written from.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while chunk := file.read(CHUNK_BYTES):
@@ -212,7 +233,7 @@ class Layout:
         found = "sha256:" + digest.hexdigest()
         if (found, size) != (blob.digest, blob.size_bytes):
             raise CorruptImage(
-                f"the blob {blob.digest} of {image} reads back with the digest {found} and {size} of {blob.size_bytes} bytes"
+                f"the blob {blob.digest} of {repository}@{image} reads back with the digest {found} and {size} of {blob.size_bytes} bytes"
             )
 
     def _needed(self) -> set[str]:

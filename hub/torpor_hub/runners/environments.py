@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from torpor_hub.domain.workspaces import Checkpoint
@@ -55,7 +56,7 @@ class Environments:
             layering.create(env, self._platform)
             return
         image = self._layout.read_image(checkpoint.repository, checkpoint.digest)
-        restore(image.layers, self._layout.open_blob, env)
+        restore(image.layers, partial(self._layout.open_blob, checkpoint.repository), env)
 
 
 @contextmanager
