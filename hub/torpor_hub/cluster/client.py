@@ -220,7 +220,7 @@ class Cluster:
         answer = await self._send(method, path, what, content=content, query=query, media_type=media_type)
         if answer.is_error:
             raise answers.error(answer.status_code, answer.content, what)
-        return answers.parse(answer.content, what)
+        return without_managed_fields(answers.parse(answer.content, what))
 
     async def _send(self, method: str, path: str, what: str, **parts: Any) -> httpx.Response:
         return await self._answer(self._request(method, path, **parts), what)

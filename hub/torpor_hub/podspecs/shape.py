@@ -15,7 +15,7 @@ class ClusterShape:
 
     ``platform_labels`` are those that all of the platform's own pods carry beside their component. Ports are the pods' own,
     because network policies see them after the translation of services. ``tolerations`` and ``node_selector`` are those of
-    workspaces and jobs.
+    workspaces and jobs; ``egress`` are rules of a NetworkPolicy for what they may reach beside names, the api and the hub.
     """
 
     platform_namespace: str
@@ -28,12 +28,16 @@ class ClusterShape:
     service_account: str = "torpor-user"
     hub_account: str = "torpor-hub"
     server_account: str = "torpor-server"
+    api_account: str = "torpor-api"
     tenant_hub_role: str = "torpor-tenant-hub"
     tenant_controller_role: str = "torpor-tenant-controller"
     storage_class: str = ""
     home_access_mode: str = "ReadWriteOnce"
     home_bytes: int = 10 * GIB
     dns_ports: tuple[int, ...] = (53, 5353)
+    dns_namespace: str = "kube-system"
+    dns_labels: Mapping[str, str] = field(default_factory=lambda: {"k8s-app": "kube-dns"})
+    egress: tuple[Mapping[str, Any], ...] = ()
     server_port: int = 8090
     hub_port: int = 8081
     workspace_port: int = 8888
