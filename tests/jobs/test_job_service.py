@@ -80,10 +80,10 @@ class Records:
         return self.do(act)
 
     def capture(self, *, changed: bool = True) -> None:
-        claim = self.do(lambda tx: captures.claim(tx, self.settings, "agent"))
+        claim = self.do(lambda tx: captures.claim(tx, self.settings, "agent", ""))
         assert claim is not None
         result = captures.Result(DIGEST, [LAYER], 1, changed, [])
-        self.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, result))
+        self.do(lambda tx: captures.finish(tx, self.settings, claim.operation, claim.fence, result))
 
     def admit(self) -> list[str]:
         self.do(admission.resolve)
@@ -112,10 +112,10 @@ def test_jobs_wait_for_the_saving_of_their_environment_and_share_it(records: Rec
     assert records.status(one)["reason"] == "CAPTURING_ENVIRONMENT"
     assert records.admit() == []
     records.capture()
-    assert records.do(lambda tx: captures.claim(tx, records.settings, "agent")) is None
+    assert records.do(lambda tx: captures.claim(tx, records.settings, "agent", "")) is None
     assert records.admit() == [f"{one}-a1", f"{two}-a1"]
     assert {records.status(job)["environment"] for job in (one, two)} == {DIGEST}
-    start = records.do(lambda tx: admission.start_of(tx, one))
+    start = records.do(lambda tx: admission.start_of(tx, records.settings, one))
     assert start.environment is not None
     assert start.environment.repository == f"torpor/workspaces/research/{workspace}"
 
@@ -128,7 +128,7 @@ def test_a_workspace_without_changes_is_not_saved_again(records: Records) -> Non
 
 def test_a_job_whose_environment_could_not_be_saved_fails_with_the_cause(records: Records) -> None:
     job = records.submit(workspace=records.workspace())
-    claim = records.do(lambda tx: captures.claim(tx, records.settings, "agent"))
+    claim = records.do(lambda tx: captures.claim(tx, records.settings, "agent", ""))
     assert claim is not None
     records.do(lambda tx: captures.fail(tx, claim.operation, claim.fence, code="DISK", message="The disk is full."))
     assert records.admit() == []

@@ -66,7 +66,7 @@ class World:
         return grant.id
 
     def claim(self) -> captures.Claim | None:
-        return self.do(lambda tx: captures.claim(tx, self.settings, "agent"))
+        return self.do(lambda tx: captures.claim(tx, self.settings, "agent", ""))
 
     def held(self, tenant: str = "research") -> int:
         return self.do(lambda tx: ledger.tenant_room(tx, people.tenant_named(tx, tenant)).used.cpu_milli)
@@ -130,7 +130,7 @@ def test_a_sleep_saves_moves_the_pointer_and_frees_what_was_held(world: World) -
     claim = world.claim()
     assert claim is not None
     assert (claim.kind, claim.handle, world.show(key)["status"]["phase"]) == ("sleep", "1:1", "SLEEPING")
-    assert world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+    assert world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     assert world.held() == 1000
     world.do(lambda tx: sleeps.removed(tx, world.settings, operations.workspace_of(tx, key)))
     status = world.show(key)["status"]
@@ -147,7 +147,7 @@ def test_a_cancel_before_the_end_of_a_sleep_keeps_the_workspace_running(world: W
     assert world.do(
         lambda tx: captures.progress(tx, world.settings, claim.operation, claim.fence, step="UPLOAD", done=1, total=2)
     )
-    assert not world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+    assert not world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     world.do(lambda tx: sleeps.back_to_work(tx, operations.workspace_of(tx, key)))
     status = world.show(key)["status"]
     assert (status["phase"], status["checkpoint"]) == ("RUNNING", None)
@@ -159,7 +159,7 @@ def test_a_heartbeat_that_its_result_overtook_does_not_bring_the_sleep_back(worl
     world.wish(key, desired="asleep")
     claim = world.claim()
     assert claim is not None
-    assert world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+    assert world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     assert not world.do(
         lambda tx: captures.progress(tx, world.settings, claim.operation, claim.fence, step="UPLOAD", done=1, total=2)
     )
@@ -179,7 +179,7 @@ def test_an_agent_whose_claim_was_taken_over_cannot_end_the_sleep(world: World) 
     assert new is not None
     assert new.fence == old.fence + 1
     with pytest.raises(StaleFence):
-        world.do(lambda tx: captures.finish(tx, old.operation, old.fence, RESULT))
+        world.do(lambda tx: captures.finish(tx, world.settings, old.operation, old.fence, RESULT))
     assert world.do(lambda tx: captures.finish(tx, new.operation, new.fence, RESULT))
 
 

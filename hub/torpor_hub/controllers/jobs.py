@@ -108,7 +108,7 @@ class JobController:
             LOG.warning("%s: %s: %s", attempt.name, step, error)
 
     async def _start(self, attempt: Open, _: JobFact | None) -> None:
-        start = await self._lead.record(lambda tx: admission.start_of(tx, attempt.job_id))
+        start = await self._lead.record(lambda tx: admission.start_of(tx, self._settings, attempt.job_id))
         token = self._signer.for_attempt(start.token_for, self._store.clock())
         try:
             handle = await self._runner.start(_run(start, token, self._settings, self._grace_s))
@@ -183,4 +183,8 @@ def _run(start: Start, token: str, settings: Settings, grace_s: float) -> JobRun
         api_url=settings.api_url,
         timeout_s=row.spec["timeout_s"],
         variables={"TORPOR_GRACE_S": f"{grace_s:g}"},
+        tenant_id=row.tenant_id,
+        user_id=row.user_id,
+        image=start.image,
+        mounts=start.mounts,
     )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqlalchemy import select
@@ -227,9 +227,7 @@ class WorkspaceController:
             # Whatever the server left behind is ended before its resources are called free.
             await self._place.remove(seen.id, seen.handle, grace_s=GRACE_S)
         code = fact.exit_code if fact is not None and fact.handle == seen.handle else None
-        await self._lead.record(
-            lambda tx: wakes.gone(tx, operations.workspace_of(tx, seen.id), exit_code=code, log=log, handle=seen.handle)
-        )
+        await self._lead.record(lambda tx: _gone(tx, seen, code, log, kept=self._place.keeps_environments))
 
     async def _went_silent(self, seen: Seen) -> None:
         await self._lead.record(lambda tx: wakes.silent(tx, operations.workspace_of(tx, seen.id)))
@@ -242,6 +240,8 @@ class WorkspaceController:
 
     async def _remove(self, seen: Seen) -> None:
         await asyncio.to_thread(failpoints.hit, "sleep.before_remove")
+        if not await self._lead.record(lambda tx: sleeps.removing(tx, operations.workspace_of(tx, seen.id))):
+            return
         await self._end_start(seen, grace_s=0)
         await asyncio.to_thread(failpoints.hit, "sleep.removed")
         await self._place.discard_environment(seen.id)
@@ -302,7 +302,13 @@ def _work(tx: UnitOfWork, operation: Operation | None) -> Work | None:
         return None
     overdue = operation.deadline is not None and operation.deadline < tx.now
     claimed = bool(operation.claimed_by) and (operation.claimed_until is None or operation.claimed_until > tx.now)
-    return Work(operation.kind, operation.step, overdue, claimed)
+    thaws = operation.frozen_until is not None and operation.frozen_until < tx.now + sleeps.REMOVAL
+    return Work(operation.kind, operation.step, overdue, claimed, thaws)
+
+
+def _gone(tx: UnitOfWork, seen: Seen, exit_code: int | None, log: str, *, kept: bool) -> None:
+    row = operations.workspace_of(tx, seen.id)
+    wakes.gone(tx, row, exit_code=exit_code, log=log, handle=seen.handle, kept=kept)
 
 
 def _saved(tx: UnitOfWork, checkpoint_id: str | None) -> Checkpoint | None:
@@ -311,7 +317,7 @@ def _saved(tx: UnitOfWork, checkpoint_id: str | None) -> Checkpoint | None:
 
 def _with(preparation: Preparation, row: Checkpoint) -> Preparation:
     saved = Saved(row.id, row.repository, row.digest, row.python_version, row.platform_version)
-    return Preparation(preparation.workspace_id, preparation.tenant, preparation.user, checkpoint=saved)
+    return replace(preparation, checkpoint=saved, fresh=False)
 
 
 def _prepared(tx: UnitOfWork, workspace_id: str, checkpoint: str, fell_back: bool) -> None:

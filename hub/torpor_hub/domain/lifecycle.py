@@ -43,12 +43,16 @@ class Next(StrEnum):
 
 @dataclass(frozen=True)
 class Work:
-    """The operation under way, as far as decisions need it. ``overdue``: past its deadline."""
+    """The operation under way, as far as decisions need it. ``overdue``: past its deadline.
+
+    ``thaws``: what was saved is thawed by now, or so soon that its removal could come too late.
+    """
 
     kind: str
     step: str
     overdue: bool = False
     claimed: bool = False
+    thaws: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def _sleeping(view: View, alive: bool) -> Next:
         return Next.BACK_TO_WORK
     if work.step == SleepStep.REMOVE:
         # One that was thawed after its capture has changed since: it must not be removed for what was saved.
-        thawed = alive and view.fact is not None and not view.fact.frozen
+        thawed = alive and view.fact is not None and (view.fact.frozen is False or work.thaws)
         return Next.BACK_TO_WORK if thawed else Next.REMOVE
     if work.step in (SleepStep.FAIL, SleepStep.CANCEL) and not work.claimed:
         return Next.BACK_TO_WORK if alive else Next.GONE

@@ -41,6 +41,11 @@ def cores(cpu_milli: int) -> str:
     return f"{number} core" if number == "1" else f"{number} cores"
 
 
+def gpus(count: int) -> str:
+    """Return a number of GPUs as people say it: ``1 GPU``, ``2 GPUs``."""
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"
+
+
 def size(count_bytes: int) -> str:
     """Return bytes as people say them: ``512 B``, ``2 GiB``, ``1.5 MiB``."""
     value, step = float(count_bytes), 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from torpor_hub.domain.units import Amount
 
@@ -66,11 +67,20 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """Data that a workspace or a job may read: a claim of its tenant's namespace, and where it is seen."""
+
+    claim: str
+    path: str
+
+
+@dataclass(frozen=True)
 class WorkspaceRun:
     """Everything that a place needs to start a workspace, without another question.
 
     ``environment`` holds the variables of the platform (``TORPOR_URL``, ``TORPOR_WORKSPACE`` …); the hub's own are added by
-    the spawner. Folders are absolute. ``checkpoint`` is what the environment was restored from, if anything.
+    the spawner. Folders are absolute. ``checkpoint`` is what the environment was restored from, if anything. ``image`` is what
+    a place of containers runs: the checkpoint's, or the profile's; empty where processes run.
     """
 
     workspace_id: str
@@ -85,6 +95,10 @@ class WorkspaceRun:
     environment: Mapping[str, str] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     restored: EnvironmentChoice = EnvironmentChoice.CURRENT
+    tenant_id: str = ""
+    user_id: str = ""
+    image: str = ""
+    mounts: tuple[Mount, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the run as JSON values, for the answer to a start."""
@@ -97,11 +111,13 @@ class WorkspaceRun:
         checkpoint = values.pop("checkpoint", None)
         amount = values.pop("amount")
         restored = EnvironmentChoice(str(values.pop("restored")))
+        mounts: Any = values.pop("mounts", ())
         return cls(
             **values,  # type: ignore[arg-type]
             amount=Amount(**amount),  # type: ignore[arg-type]
             checkpoint=Checkpoint(**checkpoint) if checkpoint else None,  # type: ignore[arg-type]
             restored=restored,
+            mounts=tuple(Mount(**mount) for mount in mounts),
         )
 
 
@@ -111,7 +127,8 @@ class Fact:
 
     ``alive`` is None where the place cannot tell: unknown is never taken for stopped. ``handle`` names exactly this start
     (process id and start time, or pod UID), so that nothing else can be removed in its stead. ``frozen``: it stands still for a
-    capture, and nothing in it can have changed since.
+    capture, and nothing in it can have changed since; None where the place cannot see that. ``node`` and ``container`` say where
+    it runs, in a place of many nodes.
     """
 
     workspace_id: str
@@ -122,4 +139,6 @@ class Fact:
     port: int | None = None
     exit_code: int | None = None
     started_at: float | None = None
-    frozen: bool = False
+    frozen: bool | None = False
+    node: str = ""
+    container: str = ""

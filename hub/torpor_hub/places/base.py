@@ -22,12 +22,22 @@ class Preparation:
     workspace_id: str
     tenant: str
     user: str
+    tenant_id: str = ""
+    user_id: str = ""
     checkpoint: Checkpoint | None = None
     fresh: bool = False
 
 
 class Place(Protocol):
-    """Where workspaces run. Everything may be repeated; nothing here decides."""
+    """Where workspaces run. Everything may be repeated; nothing here decides.
+
+    ``keeps_environments``: whether the environment of a workspace that ended is still there, saved or not.
+    """
+
+    @property
+    def keeps_environments(self) -> bool:
+        """Whether an environment outlives its server."""
+        ...
 
     async def facts(self) -> Mapping[str, Fact]:
         """Return a live list of every start that the place knows, by workspace id.

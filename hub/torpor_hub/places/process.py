@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torpor_hub import failpoints
@@ -32,6 +33,8 @@ class ProcessPlace:
     ``<state>/workspaces/<id>`` holds the environment (``env``), the record of the run and the logs;
     ``<state>/homes/<tenant>/<user>`` the home, which nothing here ever removes.
     """
+
+    keeps_environments = True
 
     def __init__(self, state_dir: Path, layout: Layout, platform: Platform, pool: Amount) -> None:
         self._workspaces = state_dir / "workspaces"
@@ -152,7 +155,7 @@ class ProcessPlace:
         files.remove_folder(restored)
         image = self._layout.read_image(checkpoint.repository, checkpoint.digest)
         try:
-            restore(image.layers, self._layout.open_blob, restored)
+            restore(image.layers, partial(self._layout.open_blob, checkpoint.repository), restored)
         except UnsafeArchive as error:
             raise CorruptImage(f"The checkpoint {checkpoint.digest} cannot be restored: {error}") from error
         layering.require_python(restored, self._platform)

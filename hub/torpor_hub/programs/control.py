@@ -27,7 +27,7 @@ from torpor_hub.stores.base import Store, UnitOfWork
 from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
 
-NODE = "local"
+NODE = ""
 AGENTS = 2
 COLLECT_S = 3600
 
@@ -49,7 +49,7 @@ class Control:
         self._jobs = JobController(store, settings, blobs, signer, _runner(settings, layout, platform), self._lead)
         self._imports = ImportController(store, settings, self._lead)
         self._agents = [
-            Agent(self._tasks, DirectoryCapture(layout), ProcessFreezer(), name=f"{NODE}-{number}", node=NODE)
+            Agent(self._tasks, DirectoryCapture(layout), ProcessFreezer(), name=f"local-{number}", node=NODE)
             for number in range(AGENTS)
         ]
 

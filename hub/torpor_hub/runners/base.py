@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torpor_hub.domain.units import Amount
-from torpor_hub.domain.workspaces import Checkpoint
+from torpor_hub.domain.workspaces import Checkpoint, Mount
 
 
 @dataclass(frozen=True)
 class JobRun:
-    """Everything that a runner needs to start one attempt of a job, without another question."""
+    """Everything that a runner needs to start one attempt of a job, without another question.
+
+    ``image`` is what a runner of containers runs: the environment's, or the profile's; empty where processes run.
+    """
 
     job_id: str
     attempt: int
@@ -26,6 +29,10 @@ class JobRun:
     api_url: str
     timeout_s: float | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    tenant_id: str = ""
+    user_id: str = ""
+    image: str = ""
+    mounts: tuple[Mount, ...] = ()
 
     @property
     def name(self) -> str:

@@ -12,12 +12,14 @@ from torpor_hub.domain import queue
 from torpor_hub.domain.jobs import LOST, STOPPED, AttemptState, Desired, Phase
 from torpor_hub.domain.queue import Explained, Share, Waiting
 from torpor_hub.domain.workspaces import Checkpoint as Saved
-from torpor_hub.services import attempts, jobs, ledger
+from torpor_hub.domain.workspaces import Mount
+from torpor_hub.services import attempts, images, jobs, ledger, starts
 from torpor_hub.services.attempts import Report
 from torpor_hub.services.ledger import Claim
+from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.blobs import Written
-from torpor_hub.stores.tables import Attempt, Checkpoint, Job, Operation, Pool, Tenant, User
+from torpor_hub.stores.tables import Attempt, Checkpoint, Job, Operation, Pool, Profile, Tenant, User, Workspace
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Start:
     tenant: str
     user: str
     environment: Saved | None
+    image: str
+    mounts: tuple[Mount, ...]
     token_for: str
 
 
@@ -152,7 +156,7 @@ def closed_names(tx: UnitOfWork, names: Collection[str]) -> list[str]:
     return [f"{row.job_id}-a{row.number}" for row in found if row is not None and row.state == AttemptState.CLOSED]
 
 
-def start_of(tx: UnitOfWork, job_id: str) -> Start:
+def start_of(tx: UnitOfWork, settings: Settings, job_id: str) -> Start:
     """Return what a runner has to be told of the job's newest attempt."""
     row = tx.session.get_one(Job, job_id)
     saved = tx.session.get(Checkpoint, row.checkpoint_id) if row.checkpoint_id else None
@@ -160,7 +164,17 @@ def start_of(tx: UnitOfWork, job_id: str) -> Start:
     if saved is not None:
         environment = Saved(saved.id, saved.repository, saved.digest, saved.python_version, saved.platform_version)
     tenant, user = tx.session.get_one(Tenant, row.tenant_id), tx.session.get_one(User, row.user_id)
-    return Start(row, tenant.name, user.name, environment, f"{row.id}-a{row.attempt}")
+    workspace = tx.session.get(Workspace, row.workspace_id) if row.workspace_id else None
+    profile = tx.session.get_one(Profile, workspace.profile_id) if workspace else images.default_profile(tx)
+    return Start(
+        row,
+        tenant.name,
+        user.name,
+        environment,
+        images.of_environment(settings, profile, environment),
+        starts.data_mounts(settings, tenant.id),
+        f"{row.id}-a{row.attempt}",
+    )
 
 
 def started(tx: UnitOfWork, job_id: str, number: int, handle: str) -> None:

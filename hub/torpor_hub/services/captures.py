@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -11,21 +12,24 @@ from sqlalchemy import or_, select
 from torpor_hub.domain import ids
 from torpor_hub.domain.workspaces import Phase, SleepStep
 from torpor_hub.errors import StaleFence
-from torpor_hub.services import operations, sleeps
+from torpor_hub.services import images, operations, sleeps
 from torpor_hub.services.resources import iso
 from torpor_hub.services.starts import versions
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
-from torpor_hub.stores.tables import Checkpoint, Operation, Tenant, Workspace
+from torpor_hub.stores.tables import Checkpoint, Operation, Profile, Tenant, Workspace
 
 KINDS = ("sleep", "checkpoint")
 HEARTBEAT_S = 0.5
-BASE = "empty"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What an agent is told. ``root`` is the workspace's folder, ``source`` the environment in it."""
+    """What an agent is told. ``root`` is the workspace's folder, ``source`` the environment in it.
+
+    Where workspaces are containers, ``node`` and ``container`` say which, ``base`` the image that it began with, as
+    ``repository@digest``, and ``registry`` where to write, with the credential for that.
+    """
 
     operation: str
     kind: str
@@ -40,6 +44,10 @@ class Claim:
     annotations: dict[str, str]
     thaw_after_s: int
     heartbeat_s: float
+    node: str
+    container: str
+    base: str
+    registry: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Result:
     entries: int
     changed: bool
     skipped: list[str]
+    frozen_s: float | None = None
 
 
 def request_checkpoint(
@@ -84,8 +93,8 @@ def request_checkpoint(
     return operation.id, None
 
 
-def claim(tx: UnitOfWork, settings: Settings, agent: str) -> Claim | None:
-    """Give the oldest capture that waits, or whose agent went silent, to ``agent``; None when there is none.
+def claim(tx: UnitOfWork, settings: Settings, agent: str, node: str) -> Claim | None:
+    """Give the oldest capture of ``node`` that waits, or whose agent went silent, to ``agent``; None when there is none.
 
     One capture per workspace: a checkpoint waits while the workspace sleeps or starts.
     """
@@ -98,7 +107,7 @@ def claim(tx: UnitOfWork, settings: Settings, agent: str) -> Claim | None:
     )
     for operation in tx.session.scalars(query):
         workspace = operations.workspace_of(tx, operation.workspace_id)
-        if not _ready(tx, workspace, operation):
+        if workspace.node != node or not _ready(tx, workspace, operation):
             continue
         operation.fence += 1
         operation.claimed_by = agent
@@ -106,6 +115,7 @@ def claim(tx: UnitOfWork, settings: Settings, agent: str) -> Claim | None:
         operation.parent_digest = _newest_digest(tx, workspace)
         if operation.kind == "checkpoint":
             workspace.operation_id, operation.handle = operation.id, workspace.handle
+        operation.node = node
         operations.changed(tx, workspace, f"{operation.kind}-claimed")
         return _claim(tx, settings, workspace, operation)
     return None
@@ -133,8 +143,10 @@ def progress(
     return operation.cancel
 
 
-def finish(tx: UnitOfWork, operation_id: str, fence: int, result: Result) -> bool:
+def finish(tx: UnitOfWork, settings: Settings, operation_id: str, fence: int, result: Result) -> bool:
     """Record a verified capture; return whether the agent should leave the workspace frozen for its removal.
+
+    ``result.frozen_s``: for how long nobody thaws it, counted from now.
 
     Raises:
         StaleFence: when another claim has taken over, or the operation was given up.
@@ -144,7 +156,9 @@ def finish(tx: UnitOfWork, operation_id: str, fence: int, result: Result) -> boo
         return True
     _check_fence(operation, fence)
     workspace = operations.workspace_of(tx, operation.workspace_id)
-    checkpoint = _checkpoint(tx, workspace, operation, result)
+    checkpoint = _checkpoint(tx, settings, workspace, operation, result)
+    if result.frozen_s is not None:
+        operation.frozen_until = tx.now + timedelta(seconds=result.frozen_s)
     operation.bytes_done = operation.bytes_total
     operation.claimed_by, operation.claimed_until = "", None
     if operation.kind == "sleep":
@@ -175,6 +189,24 @@ def fail(tx: UnitOfWork, operation_id: str, fence: int, *, code: str, message: s
     operations.changed(tx, workspace, f"{operation.kind}-failed", operation=operation.id)
 
 
+def thawing(tx: UnitOfWork, operation_id: str, fence: int) -> bool:
+    """An agent that ends asks whether to thaw what it left frozen for its removal; return False where that has begun.
+
+    Raises:
+        StaleFence: when another claim has taken over.
+    """
+    operation = operations.get(tx, operation_id)
+    if operation.ended_at is not None:
+        return operation.step != SleepStep.DONE
+    if operation.fence != fence:
+        raise StaleFence("This capture was given to another agent.", next_step="Leave the workspace as it is.")
+    if operation.removing:
+        return False
+    operation.frozen_until = tx.now
+    operations.changed(tx, operations.workspace_of(tx, operation.workspace_id), "thawed")
+    return True
+
+
 def _ready(tx: UnitOfWork, workspace: Workspace, operation: Operation) -> bool:
     if operation.kind == "sleep":
         return workspace.operation_id == operation.id
@@ -194,8 +226,8 @@ def _newest_digest(tx: UnitOfWork, workspace: Workspace) -> str | None:
 
 
 def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: Operation) -> Claim:
-    root = settings.state_dir / "workspaces" / workspace.id
-    tenant = tx.session.get_one(Tenant, workspace.tenant_id)
+    root = Path(settings.workspace_dir(workspace.id))
+    profile = tx.session.get_one(Profile, workspace.profile_id)
     python, platform_version = versions()
     return Claim(
         operation=operation.id,
@@ -205,7 +237,7 @@ def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: 
         handle=operation.handle,
         root=str(root),
         source=str(root / "env"),
-        repository=f"torpor/workspaces/{tenant.name}/{workspace.id}",
+        repository=_repository(tx, settings, workspace),
         tag=f"{operation.id}-{operation.fence}",
         parent_digest=operation.parent_digest,
         annotations={
@@ -217,7 +249,23 @@ def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: 
         },
         thaw_after_s=operation.thaw_after_s,
         heartbeat_s=HEARTBEAT_S,
+        node=workspace.node,
+        container=workspace.container,
+        base=images.base_of(settings, profile),
+        registry=_registry(settings),
     )
+
+
+def _repository(tx: UnitOfWork, settings: Settings, workspace: Workspace) -> str:
+    tenant = tx.session.get_one(Tenant, workspace.tenant_id)
+    return f"{settings.registry.prefix}/workspaces/{tenant.name}/{workspace.id}"
+
+
+def _registry(settings: Settings) -> dict[str, Any]:
+    if not settings.registry.host:
+        return {}
+    held = settings.registry
+    return {"host": held.host, "insecure": held.insecure, **settings.registry_account("push")}
 
 
 def claim_json(claim: Claim) -> dict[str, Any]:
@@ -232,7 +280,9 @@ def _check_fence(operation: Operation, fence: int) -> None:
         )
 
 
-def _checkpoint(tx: UnitOfWork, workspace: Workspace, operation: Operation, result: Result) -> Checkpoint:
+def _checkpoint(
+    tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: Operation, result: Result
+) -> Checkpoint:
     if not result.changed:
         found = tx.session.scalar(
             select(Checkpoint)
@@ -243,14 +293,14 @@ def _checkpoint(tx: UnitOfWork, workspace: Workspace, operation: Operation, resu
         if found is not None:
             return found
     python, platform_version = versions()
-    tenant = tx.session.get_one(Tenant, workspace.tenant_id)
+    profile = tx.session.get_one(Profile, workspace.profile_id)
     row = Checkpoint(
         id=ids.new("ckp"),
         workspace_id=workspace.id,
         tenant_id=workspace.tenant_id,
-        repository=f"torpor/workspaces/{tenant.name}/{workspace.id}",
+        repository=_repository(tx, settings, workspace),
         digest=result.digest,
-        base=BASE,
+        base=images.base_of(settings, profile),
         parent_digest=operation.parent_digest,
         layers=result.layers,
         entries=result.entries,

@@ -46,7 +46,7 @@ def set_pool(tx: UnitOfWork, capacity: Amount, floor: Amount) -> None:
     if row is None:
         row = Pool(name=POOL, cpu_milli=0, memory_bytes=0)
         tx.session.add(row)
-    row.cpu_milli, row.memory_bytes = capacity.cpu_milli, capacity.memory_bytes
+    row.cpu_milli, row.memory_bytes, row.gpu_count = capacity.cpu_milli, capacity.memory_bytes, capacity.gpu_count
     row.floor_cpu_milli, row.floor_memory_bytes = floor.cpu_milli, floor.memory_bytes
 
 
@@ -58,7 +58,7 @@ def lock(tx: UnitOfWork, tenant_id: str) -> Tenant:
 
 def tenant_room(tx: UnitOfWork, tenant: Tenant) -> Room:
     """Return the tenant's limit and what it holds now."""
-    return Room(Amount(tenant.cpu_milli, tenant.memory_bytes), _held(tx, tenant.id))
+    return Room(Amount(tenant.cpu_milli, tenant.memory_bytes, tenant.gpu_count), _held(tx, tenant.id))
 
 
 def pool_room(tx: UnitOfWork, *, for_jobs: bool = False) -> Room:
@@ -69,7 +69,7 @@ def pool_room(tx: UnitOfWork, *, for_jobs: bool = False) -> Room:
     row = tx.session.get(Pool, POOL)
     if row is None:
         return Room(Amount(), Amount())
-    limit, used = Amount(row.cpu_milli, row.memory_bytes), _held(tx, None)
+    limit, used = Amount(row.cpu_milli, row.memory_bytes, row.gpu_count), _held(tx, None)
     if for_jobs:
         held = _held(tx, None, kind="workspace")
         kept = Amount(max(0, row.floor_cpu_milli - held.cpu_milli), max(0, row.floor_memory_bytes - held.memory_bytes))
@@ -152,8 +152,9 @@ def _check(room: Room, asked: Amount, who: str, next_step: str) -> None:
     for name, limit, used, wanted, say in (
         ("cpu_milli", room.limit.cpu_milli, room.used.cpu_milli, asked.cpu_milli, units.cores),
         ("memory_bytes", room.limit.memory_bytes, room.used.memory_bytes, asked.memory_bytes, units.size),
+        ("gpu_count", room.limit.gpu_count, room.used.gpu_count, asked.gpu_count, units.gpus),
     ):
-        if used + wanted > limit:
+        if wanted and used + wanted > limit:
             noun = " of memory" if name == "memory_bytes" else ""
             raise QuotaExceeded(
                 f"{who} {say(limit)}{noun} at once and holds {say(used)}; this needs {say(wanted)} more.",

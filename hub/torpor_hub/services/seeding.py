@@ -36,6 +36,7 @@ def _tenant(tx: UnitOfWork, item: TenantSeed) -> Tenant:
         title=item.title or item.name,
         cpu_milli=item.cpu_milli,
         memory_bytes=item.memory_bytes,
+        gpu_count=item.gpu_count,
     )
     tx.session.add(row)
     tx.change("tenant", row.id, "created", tenant_id=row.id)
@@ -54,6 +55,7 @@ def _profile(tx: UnitOfWork, item: ProfileSeed, position: int) -> None:
         cpu_milli=item.cpu_milli,
         memory_bytes=item.memory_bytes,
         gpu_count=item.gpu_count,
+        image=item.image,
         kinds=list(item.kinds),
         is_default=item.default,
         position=position,

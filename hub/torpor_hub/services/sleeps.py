@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase, SleepStep
 from torpor_hub.errors import Conflict
 from torpor_hub.services import ledger, operations, starts
@@ -9,6 +11,7 @@ from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Checkpoint, Operation, Workspace
 
+REMOVAL = timedelta(seconds=30)
 AWAKE = (Phase.RUNNING, Phase.UNREACHABLE)
 
 
@@ -85,6 +88,17 @@ def saved(tx: UnitOfWork, row: Workspace, operation: Operation, checkpoint: Chec
         checkpoint.id,
     )
     operations.changed(tx, row, "saved", digest=checkpoint.digest)
+    return True
+
+
+def removing(tx: UnitOfWork, row: Workspace) -> bool:
+    """Record that the removal begins, so that nobody thaws any more; return False where it would come too late."""
+    operation = operations.current(tx, row)
+    if operation is None or operation.step != SleepStep.REMOVE:
+        return False
+    if operation.frozen_until is not None and operation.frozen_until < tx.now + REMOVAL:
+        return False
+    operation.removing = True
     return True
 
 

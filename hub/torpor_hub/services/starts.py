@@ -14,10 +14,10 @@ from torpor_hub.domain import ids
 from torpor_hub.domain.lifecycle import StartStep
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint as Saved
-from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Fact, Phase, WorkspaceRun
+from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Fact, Mount, Phase, WorkspaceRun
 from torpor_hub.errors import Conflict
 from torpor_hub.places.base import Preparation
-from torpor_hub.services import ledger, operations
+from torpor_hub.services import images, ledger, operations
 from torpor_hub.services.resources import iso
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
@@ -121,7 +121,7 @@ def preparation(tx: UnitOfWork, row: Workspace) -> tuple[Preparation, str]:
     saved = tx.session.get(Checkpoint, wanted) if wanted else None
     fresh = choice is not EnvironmentChoice.CURRENT or (saved is None and not row.unsaved)
     return (
-        Preparation(row.id, tenant.name, user.name, checkpoint=_saved(saved), fresh=fresh),
+        Preparation(row.id, tenant.name, user.name, tenant.id, user.id, checkpoint=_saved(saved), fresh=fresh),
         saved.id if saved else "",
     )
 
@@ -168,6 +168,7 @@ def launched(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     if row.handle == fact.handle:
         return
     row.handle, row.grant_id, row.unsaved = fact.handle, fact.grant_id, True
+    row.node, row.container = fact.node, fact.container
     grant = tx.session.get(Grant, fact.grant_id)
     if grant is not None:
         grant.used_at = tx.now
@@ -264,12 +265,21 @@ def _run(tx: UnitOfWork, settings: Settings, row: Workspace, grant_id: str, chec
         user=user.name,
         profile=profile.name,
         amount=claim_of(tx, row).amount,
-        root_dir=str(settings.state_dir / "workspaces" / row.id),
-        home_dir=str(settings.state_dir / "homes" / tenant.name / user.name),
+        root_dir=settings.workspace_dir(row.id),
+        home_dir=settings.home_dir(tenant.name, user.name),
         environment=environment,
         checkpoint=_saved(saved),
         restored=EnvironmentChoice(row.environment),
+        tenant_id=tenant.id,
+        user_id=user.id,
+        image=images.of_environment(settings, profile, _saved(saved)),
+        mounts=data_mounts(settings, tenant.id),
     )
+
+
+def data_mounts(settings: Settings, tenant_id: str) -> tuple[Mount, ...]:
+    """Return what every workspace and job of a tenant may read: the platform's own data, where there is a claim of it."""
+    return (Mount(f"data-{tenant_id}", str(settings.data_dir)),) if settings.cluster.data_claim else ()
 
 
 def _saved(row: Checkpoint | None) -> Saved | None:

@@ -13,15 +13,30 @@ from torpor_hub.stores.tables import Checkpoint, Grant, Job, Workspace
 KEPT_LOG_CHARS = 40_000
 
 
-def gone(tx: UnitOfWork, row: Workspace, *, exit_code: int | None, log: str, handle: str) -> None:
-    """Record that a workspace ended without being asked: its environment was kept, and the page says why."""
+def gone(tx: UnitOfWork, row: Workspace, *, exit_code: int | None, log: str, handle: str, kept: bool) -> None:
+    """Record that a workspace ended without being asked, and why; ``kept``: its environment is still there.
+
+    Where it is not, what was not saved is lost, and the page says since when.
+    """
     if row.handle != handle:
         return
     cause = diagnose(exit_code, log, had_answered=True)
     operation = operations.current(tx, row)
     if operation is not None and operation.kind == "sleep":
         operations.end(tx, operation, "FAIL", code=cause.reason, error=cause.message)
-    rest(tx, row, Phase.STOPPED, reason=cause.reason, message=cause.message, next_step=cause.next_step, log=log)
+    message, next_step = cause.message, cause.next_step
+    if not kept:
+        row.unsaved = False
+        message, next_step = f"{cause.message} {_lost(tx, row)}", "Start it again, and install anew what is missing."
+    rest(tx, row, Phase.STOPPED, reason=cause.reason, message=message, next_step=next_step, log=log)
+
+
+def _lost(tx: UnitOfWork, row: Workspace) -> str:
+    """Return what a start has after an environment was lost with its container, and since when changes are missing."""
+    saved = tx.session.get(Checkpoint, row.checkpoint_id) if row.checkpoint_id else None
+    if saved is None:
+        return "Its environment was never saved: what was installed is lost, and the next start has the profile's own."
+    return f"What was changed in its environment since {saved.created_at:%Y-%m-%d %H:%M} UTC is lost; the home is not."
 
 
 def rest(
@@ -69,6 +84,7 @@ def adopt(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     """Charge and record a live server that the record has at rest: nothing that runs is ended or forgotten."""
     ledger.charge(tx, starts.claim_of(tx, row))
     row.handle, row.unsaved, row.desired = fact.handle, True, Desired.RUNNING
+    row.node, row.container = fact.node, fact.container
     row.grant_id = fact.grant_id if tx.session.get(Grant, fact.grant_id) is not None else None
     operations.enter(
         tx, row, Phase.RUNNING, reason="ADOPTED", message="The server was found running and is looked after again."

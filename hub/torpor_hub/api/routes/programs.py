@@ -73,6 +73,13 @@ class CaptureResult(BaseModel):
     entries: int = 0
     changed: bool = True
     skipped: list[str] = []
+    frozen_s: float | None = Field(None, ge=0)
+
+
+class CaptureThawing(BaseModel):
+    """The body of an agent that ends and has left something frozen."""
+
+    fence: int
 
 
 class CaptureFailure(BaseModel):
@@ -126,7 +133,7 @@ async def claim_capture(ctx: Ctx, request: Request, body: AgentWaits) -> Respons
 
     async def look() -> captures.Claim | None:
         # An agent that has ended while it waited must not be given a capture: nobody would work on it.
-        return None if gone.done() else await _claim(ctx, body.agent)
+        return None if gone.done() else await _claim(ctx, body.agent, body.node)
 
     bell = Doorbell(ctx.parts.feed, ("workspace",))
     try:
@@ -151,10 +158,18 @@ def capture_progress(ctx: Ctx, operation: str, body: CaptureProgress) -> dict[st
 @router.put("/capture-claims/{operation}/result")
 def capture_result(ctx: Ctx, operation: str, body: CaptureResult) -> dict[str, Any]:
     """Record a verified capture; the answer tells whether the workspace stays frozen for its removal."""
-    result = captures.Result(body.digest, body.layers, body.entries, body.changed, body.skipped)
+    result = captures.Result(body.digest, body.layers, body.entries, body.changed, body.skipped, body.frozen_s)
     with ctx.write() as (tx, actor):
         check(actor, Action.REPORT, Object("capture"))
-        return {"stay_frozen": captures.finish(tx, operation, body.fence, result)}
+        return {"stay_frozen": captures.finish(tx, ctx.parts.settings, operation, body.fence, result)}
+
+
+@router.put("/capture-claims/{operation}/thawed")
+def capture_thawing(ctx: Ctx, operation: str, body: CaptureThawing) -> dict[str, Any]:
+    """Tell an agent that ends whether to thaw what it left frozen for its removal."""
+    with ctx.write() as (tx, actor):
+        check(actor, Action.REPORT, Object("capture"))
+        return {"thaw": captures.thawing(tx, operation, body.fence)}
 
 
 @router.put("/capture-claims/{operation}/failure")
@@ -166,11 +181,11 @@ def capture_failure(ctx: Ctx, operation: str, body: CaptureFailure) -> dict[str,
         return {}
 
 
-async def _claim(ctx: Context, agent: str) -> captures.Claim | None:
+async def _claim(ctx: Context, agent: str, node: str) -> captures.Claim | None:
     def run() -> captures.Claim | None:
         with ctx.write() as (tx, actor):
             check(actor, Action.CLAIM, Object("capture"))
-            return captures.claim(tx, ctx.parts.settings, agent)
+            return captures.claim(tx, ctx.parts.settings, agent, node)
 
     return await asyncio.to_thread(run)
 

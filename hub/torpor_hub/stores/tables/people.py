@@ -20,6 +20,7 @@ class Tenant(Versioned, Table):
     title: Mapped[str] = mapped_column(default="")
     cpu_milli: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    gpu_count: Mapped[int] = mapped_column(default=0)
 
 
 class User(Versioned, Table):
@@ -48,7 +49,7 @@ class Membership(Table):
 
 
 class Profile(Versioned, Table):
-    """An image with resources."""
+    """An image with resources. ``image`` is as an admin wrote it, ``digest`` what it was when it was taken over."""
 
     __tablename__ = "profiles"
     __table_args__ = (UniqueConstraint("name"),)
@@ -58,6 +59,9 @@ class Profile(Versioned, Table):
     cpu_milli: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     gpu_count: Mapped[int] = mapped_column(default=0)
+    image: Mapped[str] = mapped_column(default="")
+    digest: Mapped[str] = mapped_column(default="")
+    problem: Mapped[str] = mapped_column(default="")
     kinds: Mapped[list[Any]]
     is_default: Mapped[bool] = mapped_column(default=False)
     position: Mapped[int] = mapped_column(default=0)

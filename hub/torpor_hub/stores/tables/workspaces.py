@@ -15,7 +15,7 @@ class Workspace(Versioned, Status, Table):
     """A named JupyterLab server of one user in one tenant.
 
     ``desired``, ``discard`` and ``environment`` are the wish; the rest is fact. ``handle`` names the start that runs now.
-    ``unsaved`` tells that the environment may have changed since ``checkpoint_id`` was taken.
+    ``node`` and ``container`` say where. ``unsaved`` tells that the environment may have changed since ``checkpoint_id`` was taken.
     """
 
     __tablename__ = "workspaces"
@@ -32,6 +32,8 @@ class Workspace(Versioned, Status, Table):
     operation_id: Mapped[str | None]
     grant_id: Mapped[str | None]
     handle: Mapped[str] = mapped_column(default="")
+    node: Mapped[str] = mapped_column(default="")
+    container: Mapped[str] = mapped_column(default="")
     unsaved: Mapped[bool] = mapped_column(default=False)
     asleep_because: Mapped[str] = mapped_column(default="")
     notice: Mapped[str] = mapped_column(default="")
@@ -59,6 +61,8 @@ class Operation(Table):
     claimed_by: Mapped[str] = mapped_column(default="")
     claimed_until: Mapped[datetime | None]
     thaw_after_s: Mapped[int] = mapped_column(default=0)
+    removing: Mapped[bool] = mapped_column(default=False)
+    frozen_until: Mapped[datetime | None]
     parent_digest: Mapped[str | None]
     result_digest: Mapped[str | None]
     checkpoint_id: Mapped[str | None]
@@ -132,5 +136,6 @@ class Pool(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     cpu_milli: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    gpu_count: Mapped[int] = mapped_column(default=0)
     floor_cpu_milli: Mapped[int] = mapped_column(default=0)
     floor_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)

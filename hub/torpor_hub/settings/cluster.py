@@ -1,0 +1,65 @@
+"""What only an installation on a cluster has: its registry, its namespaces, its homes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from torpor_hub.settings.base import GIB, Closed
+
+
+class PathSettings(Closed):
+    """Where things lie in a workspace. The names in braces are filled in for each."""
+
+    workspace: str = Field(
+        "{state}/workspaces/{workspace}", description="The workspace's own folder; its environment is `env` in it."
+    )
+    home: str = Field("{state}/homes/{tenant}/{user}", description="The home of a user in a tenant.")
+    data: str = Field("{state}/data", description="Data that the platform brings along or that people put there.")
+
+
+class RegistrySettings(Closed):
+    """The OCI registry that holds environments and the images of profiles."""
+
+    host: str = Field("", description="Host and port, as nodes name it in an image; empty: no registry, and no sleep.")
+    insecure: bool = Field(False, description="Whether the platform speaks plain HTTP to it.")
+    prefix: str = Field("torpor", description="The first part of every repository's name.")
+
+
+class HomeSettings(Closed):
+    """The persistent volume of each user in each tenant."""
+
+    storage_class: str = Field("", description="The StorageClass; empty: the cluster's default.")
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = Field(
+        "ReadWriteOnce", description="With ReadWriteOnce all workspaces and jobs of one user in a tenant share a node."
+    )
+    size_bytes: int = Field(10 * GIB, gt=0, description="The size that is asked for.")
+
+
+class ClusterSettings(Closed):
+    """The cluster as the platform uses it."""
+
+    namespace: str = Field("torpor", description="The platform's own namespace.")
+    namespace_prefix: str = Field("torpor-", description="What the name of a tenant's namespace begins with.")
+    instance: str = Field("torpor", description="The release's name, a label of everything that the platform makes.")
+    hub_account: str = Field("torpor-hub", description="The hub's service account.")
+    server_account: str = Field("torpor-server", description="The controller's service account.")
+    hub_role: str = Field("torpor-tenant-hub", description="The ClusterRole that the hub is bound to in each tenant.")
+    server_role: str = Field(
+        "torpor-tenant-server", description="The ClusterRole that the controller is bound to in each tenant."
+    )
+    pull_secret: str = Field("torpor-pull", description="The pull secret that the controller keeps in each tenant.")
+    image_pull_policy: Literal["IfNotPresent", "Always"] = Field("IfNotPresent", description="When nodes pull.")
+    homes: HomeSettings = HomeSettings()
+    dns_ports: tuple[int, ...] = Field((53, 5353), description="The ports at which pods of the cluster's DNS listen.")
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="Labels of the nodes for workspaces and jobs."
+    )
+    shared_memory_bytes: int = Field(GIB, gt=0, description="Size of `/dev/shm` in a workspace, within its memory.")
+    relax_x509: bool = Field(
+        False, description="Accept a cluster certificate authority without key usage, which Python 3.13 refuses."
+    )
+    data_claim: str = Field(
+        "", description="A claim in the platform's namespace with the platform's own data, which members may read."
+    )
