@@ -186,8 +186,8 @@ class Cluster:
     ) -> AsyncIterator[Event]:
         """Yield the changes since ``version`` as they come, for about ``within_s``; then a later watch goes on from the last one.
 
-        At least one bookmark comes before the end, so that the version does not age. A server that hangs is noticed after
-        ``within_s`` and a little more.
+        A bookmark comes first, as soon as the server has taken the watch up, and another before the end, so that the version
+        does not age. A server that hangs is noticed after ``within_s`` and a little more.
 
         Raises:
             VersionExpired: when the server has forgotten what came after ``version``. List again.
@@ -200,6 +200,7 @@ class Cluster:
         try:
             if answer.is_error:
                 raise answers.error(answer.status_code, await answer.aread(), what)
+            yield Event("BOOKMARK", {"metadata": {"resourceVersion": version}})
             async for line in answer.aiter_lines():
                 yield _event(line, what)
         except httpx.HTTPError as error:
