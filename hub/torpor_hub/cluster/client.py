@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -183,7 +183,7 @@ class Cluster:
         labels: str = "",
         fields: str = "",
         within_s: float = WATCH_S,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Yield the changes since ``version`` as they come, for about ``within_s``; then a later watch goes on from the last one.
 
         A bookmark comes first, as soon as the server has taken the watch up, and another before the end, so that the version

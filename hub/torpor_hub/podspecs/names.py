@@ -17,7 +17,7 @@ JOB = "torpor/job"
 ATTEMPT = "torpor/attempt"
 OWNER = "torpor"
 MANAGED = f"{MANAGED_BY}={OWNER}"
-LONGEST = 63
+LONGEST, LONGEST_SUBDOMAIN = 63, 253
 LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -53,6 +53,11 @@ def data_claim(source_id: str) -> str:
     return _label(f"data-{source_id}")
 
 
+def data_volume(namespace_name: str, source_id: str) -> str:
+    """Return the name of a tenant's own volume over a source's files; volumes share one space of names."""
+    return _label(f"{namespace_name}-{source_id}", LONGEST_SUBDOMAIN)
+
+
 def managed_labels(component: str, tenant_id: str, **more: str) -> dict[str, str]:
     """Return the labels of an object in a tenant's namespace; ``more`` are the ids of ``workspace``, ``grant``, ``user`` …"""
     ids = {f"torpor/{key}": _label(value) for key, value in more.items() if value}
@@ -85,7 +90,7 @@ def selector(**ids: str) -> str:
     return ",".join([MANAGED, *(f"torpor/{key}={_label(value)}" for key, value in ids.items())])
 
 
-def _label(text: str) -> str:
-    if len(text) > LONGEST or not LABEL.fullmatch(text):
-        raise ClusterError(f"'{text}' cannot name an object: at most {LONGEST} lower-case letters, digits and hyphens.")
+def _label(text: str, longest: int = LONGEST) -> str:
+    if len(text) > longest or not LABEL.fullmatch(text):
+        raise ClusterError(f"'{text}' cannot name an object: at most {longest} lower-case letters, digits and hyphens.")
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -30,7 +31,7 @@ def parse(text: str) -> Decimal:
     return Decimal(found["number"]) * factor
 
 
-def amount(values: dict[str, Any]) -> Amount:
+def amount(values: Mapping[str, Any]) -> Amount:
     """Return what a map such as ``limits`` or ``allocatable`` holds of CPU, memory and GPUs; 0 for what it does not name.
 
     Raises:
