@@ -22,8 +22,8 @@ from torpor_hub.domain.workspaces import Checkpoint
 from torpor_hub.errors import RunnerError
 from torpor_hub.oci.layout import Layout
 from torpor_hub.processes import layering, trees
-from torpor_hub.runners.base import JobFact, JobRun, Runner
-from torpor_hub.runners.process import MARK, ProcessRunner
+from torpor_hub.runners.base import MARK, JobFact, JobRun, Runner
+from torpor_hub.runners.process import ProcessRunner
 
 AMOUNT = Amount(1000, 1024**3)
 
@@ -56,6 +56,7 @@ class Site:
             amount=AMOUNT,
             environment=environment,
             token="torpor.token",
+            reader_token="torpor.reader",
             api_url=f"{self.api.url}api/v1",
             variables={"TORPOR_GRACE_S": "0.3"},
         )
@@ -279,7 +280,7 @@ def test_an_attempt_may_start_while_the_others_are_listed(site: Site, monkeypatc
 
 
 def _plain(run: JobRun) -> dict[str, object]:
-    names = ("job_id", "attempt", "ranks", "kind", "tenant", "user", "token", "api_url")
+    names = ("job_id", "attempt", "ranks", "kind", "tenant", "user", "token", "reader_token", "api_url")
     return {**{name: getattr(run, name) for name in names}, "environment": None}
 
 

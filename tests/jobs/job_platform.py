@@ -23,12 +23,14 @@ from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
 from torpor_hub.domain.units import Amount
+from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import PREFIX, Signer
 from torpor_hub.stores.base import Store
 from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
 
 GIB = 1024**3
+PROOF = "a proof for tests"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -81,11 +83,12 @@ class JobPlatform:
         self.store = store
         seeded(store, self.settings, Amount(8000, 16 * GIB))
         self.blobs = Blobs(self.settings.blobs)
-        self.signer = Signer(KEY, {})
+        self.signer = Signer(KEY)
         self.feed = ChangeFeed(store)
         self.feed.start()
         people = People("", self.signer, MultiFernet([Fernet(Fernet.generate_key())]), cache_s=0, origin="")
-        parts = Parts(self.settings, store, self.blobs, self.signer, people, self.feed)
+        proofs = SecretProofs({"importer": PROOF})
+        parts = Parts(self.settings, store, self.blobs, self.signer, people, self.feed, proofs)
         self.api = Api(parts, port)
         self.api.start()
         self.controller = self.new_controller()

@@ -13,7 +13,7 @@ import cloudpickle
 
 from tests.jobs.job_platform import GIB, JobPlatform
 from torpor_hub.processes import trees
-from torpor_hub.runners.process import MARK
+from torpor_hub.runners.base import MARK
 
 
 def processes(job: str, attempt: int = 1) -> list[int]:

@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
 from torpor_hub.api.identity import Identities, Identity
-from torpor_hub.domain.policy import Actor
+from torpor_hub.domain.policy import Actor, ActorKind
 from torpor_hub.errors import InvalidRequest, VersionConflict
-from torpor_hub.services import people
+from torpor_hub.services import attempts, people
+from torpor_hub.services.proofs import Proofs, SecretProofs
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store, UnitOfWork
@@ -35,6 +36,7 @@ class Parts:
     signer: Signer
     identities: Identities
     feed: ChangeFeed
+    proofs: Proofs = field(default_factory=lambda: SecretProofs({}))
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ class Context:
             )
 
     def _actor(self, tx: UnitOfWork) -> Actor:
-        if self.identity.actor is not None:
-            return self.identity.actor
+        actor = self.identity.actor
+        if actor is not None:
+            return attempts.owner(tx, actor.name) if actor.kind is ActorKind.READER else actor
         return people.person(tx, self.identity.name, can_write=self.identity.can_write)
 
 

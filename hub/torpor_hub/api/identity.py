@@ -77,7 +77,7 @@ class Identities:
         """Return whom a token stands for; see ``of``."""
         if token.startswith(PREFIX):
             actor = self._signer.actor(token)
-            return Identity(actor.name, True, actor)
+            return Identity(actor.name, actor.can_write, actor)
         key = hashlib.sha256(token.encode()).hexdigest()
         known = self._known.get(key)
         if known is not None and known[0] > time.monotonic():

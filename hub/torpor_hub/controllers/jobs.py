@@ -109,9 +109,8 @@ class JobController:
 
     async def _start(self, attempt: Open, _: JobFact | None) -> None:
         start = await self._lead.record(lambda tx: admission.start_of(tx, self._settings, attempt.job_id))
-        token = self._signer.for_attempt(start.token_for, self._store.clock())
         try:
-            handle = await self._runner.start(_run(start, token, self._settings, self._grace_s))
+            handle = await self._runner.start(self._run(start))
         except RunnerError as error:
             text = str(error)
             await self._runner.end(attempt.name, "", grace_s=0)
@@ -119,6 +118,28 @@ class JobController:
             return
         failpoints.hit("jobs.started")
         await self._lead.record(lambda tx: admission.started(tx, attempt.job_id, attempt.number, handle))
+
+    def _run(self, start: Start) -> JobRun:
+        row, now = start.job, self._store.clock()
+        return JobRun(
+            job_id=row.id,
+            attempt=row.attempt,
+            ranks=row.ranks,
+            kind=row.kind,
+            tenant=start.tenant,
+            user=start.user,
+            amount=jobs.amount_of(row),
+            environment=start.environment,
+            token=self._signer.for_attempt(start.token_for, now),
+            reader_token=self._signer.for_reader(start.token_for, now),
+            api_url=self._settings.api_url,
+            timeout_s=row.spec["timeout_s"],
+            variables={"TORPOR_GRACE_S": f"{self._grace_s:g}"},
+            tenant_id=row.tenant_id,
+            user_id=row.user_id,
+            image=start.image,
+            mounts=start.mounts,
+        )
 
     async def _end(self, attempt: Open, fact: JobFact | None) -> None:
         handle = fact.handle if fact is not None else attempt.handle
@@ -166,25 +187,3 @@ class JobController:
 
 def _report(fact: JobFact) -> Report:
     return Report(fact.exit_code, fact.reason, fact.message, dict(fact.exception) if fact.exception else None)
-
-
-def _run(start: Start, token: str, settings: Settings, grace_s: float) -> JobRun:
-    row = start.job
-    return JobRun(
-        job_id=row.id,
-        attempt=row.attempt,
-        ranks=row.ranks,
-        kind=row.kind,
-        tenant=start.tenant,
-        user=start.user,
-        amount=jobs.amount_of(row),
-        environment=start.environment,
-        token=token,
-        api_url=settings.api_url,
-        timeout_s=row.spec["timeout_s"],
-        variables={"TORPOR_GRACE_S": f"{grace_s:g}"},
-        tenant_id=row.tenant_id,
-        user_id=row.user_id,
-        image=start.image,
-        mounts=start.mounts,
-    )

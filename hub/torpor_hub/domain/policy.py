@@ -19,16 +19,20 @@ RANK = {Role.VIEWER: 0, Role.MEMBER: 1, Role.ADMIN: 2}
 
 
 class ActorKind(StrEnum):
-    """What stands behind a request."""
+    """What stands behind a request. A ``READER`` is an attempt's own code: it acts as its job's owner, who writes nothing."""
 
     PERSON = "person"
     ATTEMPT = "attempt"
+    READER = "reader"
     PROGRAM = "program"
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who asks. ``roles`` maps tenant ids to roles; ``name`` is a user's, a program's, or an attempt's (``job-…-a1``)."""
+    """Who asks. ``roles`` maps tenant ids to roles; ``name`` is a user's, a program's, or an attempt's (``job-…-a1``).
+
+    ``node`` is the node that a program is tied to; empty where it is tied to none.
+    """
 
     kind: ActorKind
     name: str
@@ -36,6 +40,7 @@ class Actor:
     admin: bool = False
     can_write: bool = False
     roles: Mapping[str, Role] = field(default_factory=dict)
+    node: str = ""
 
     def has(self, tenant_id: str | None, least: Role) -> bool:
         """Return whether the actor holds ``least`` or more in the tenant."""
@@ -45,13 +50,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class Object:
-    """What is asked about. ``id`` is empty for one that is yet to be made; ``attempt`` names a job's attempt."""
+    """What is asked about. ``id`` is empty for one that is yet to be made; ``attempt`` names a job's attempt.
+
+    ``node`` is where a capture takes place: it is the affair of that node's agent alone.
+    """
 
     kind: str
     id: str = ""
     tenant_id: str | None = None
     owner_id: str | None = None
     attempt: str = ""
+    node: str = ""
 
 
 class Action(StrEnum):
@@ -82,9 +91,11 @@ WRITES = (Action.CREATE, Action.CHANGE)
 def may(actor: Actor, action: Action, thing: Object) -> bool:
     """Return whether ``actor`` may do ``action`` to ``thing``."""
     if actor.kind is ActorKind.PROGRAM:
-        return (action, thing.kind) in PROGRAMS.get(actor.name, frozenset())
+        return (action, thing.kind) in PROGRAMS.get(actor.name, frozenset()) and thing.node in ("", actor.node)
     if actor.kind is ActorKind.ATTEMPT:
         return action is Action.REPORT and thing.kind == "job" and thing.attempt == actor.name
+    if actor.kind is ActorKind.READER:
+        return False
     if action in WRITES and not actor.can_write:
         return False
     return _person_may(actor, action, thing)

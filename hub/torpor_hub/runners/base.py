@@ -9,11 +9,15 @@ from typing import Any, Protocol
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint, Mount
 
+MARK = "TORPOR_ATTEMPT"
+LOST = "lost"
+
 
 @dataclass(frozen=True)
 class JobRun:
     """Everything that a runner needs to start one attempt of a job, without another question.
 
+    ``token`` is for the wrapper alone; ``reader_token`` is for the job's own code, which reads with it as its owner.
     ``image`` is what a runner of containers runs: the environment's, or the profile's; empty where processes run.
     """
 
@@ -26,6 +30,7 @@ class JobRun:
     amount: Amount
     environment: Checkpoint | None
     token: str
+    reader_token: str
     api_url: str
     timeout_s: float | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +43,22 @@ class JobRun:
     def name(self) -> str:
         """The attempt's name, unique for ever: ``job-…-a1``."""
         return f"{self.job_id}-a{self.attempt}"
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The environment variables that say to the wrapper, wherever it runs, what it wraps; its secrets are beside them."""
+        return {
+            **self.variables,
+            "TORPOR_URL": self.api_url.removesuffix("/").removesuffix("api/v1"),
+            "TORPOR_TENANT": self.tenant,
+            "TORPOR_JOB": self.job_id,
+            MARK: self.name,
+        }
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The environment variables that belong into no record; the wrapper passes ``TORPOR_TOKEN`` alone on to the job's code."""
+        return {"TORPOR_JOB_TOKEN": self.token, "TORPOR_TOKEN": self.reader_token}
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,12 @@ from torpor_hub.oci.layout import Layout
 from torpor_hub.processes import files, identity, layering, trees
 from torpor_hub.processes.identity import Identity
 from torpor_hub.processes.layering import Platform
-from torpor_hub.runners.base import JobFact, JobRun, Salvage
+from torpor_hub.runners.base import LOST, MARK, JobFact, JobRun, Salvage
 from torpor_hub.runners.environments import Environments
 
-MARK = "TORPOR_ATTEMPT"
 HANDLE_FILE = "handle"
 ATTEMPT_FILE = "attempt.json"
 EXIT_FILE = "exit.json"
-LOST = "lost"
 NOBODY = Identity(0, 0, boot="")
 STARTERS = 4
 SALVAGED_BYTES = 32 * 1024**2
@@ -138,14 +136,10 @@ class ProcessRunner:
         return {
             **kept,
             **java,
-            **run.variables,
+            **run.told,
+            **run.secrets,
             "PATH": search,
-            "TORPOR_URL": run.api_url.removesuffix("/").removesuffix("api/v1"),
-            "TORPOR_TENANT": run.tenant,
-            "TORPOR_JOB": run.job_id,
-            MARK: run.name,
             "TORPOR_RANK": "0",
-            "TORPOR_JOB_TOKEN": run.token,
             "TORPOR_PYTHON": str(python),
             "TORPOR_FOLDER": str(folder),
             "TORPOR_HOME": str(home),

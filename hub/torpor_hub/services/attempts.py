@@ -12,17 +12,18 @@ from sqlalchemy import select
 from torpor_hub.domain.job_specs import LONGEST_S
 from torpor_hub.domain.jobs import FINAL, AttemptState, Desired, Ending, Phase, judge
 from torpor_hub.domain.policy import Action, Actor, Object
-from torpor_hub.errors import Conflict, InvalidRequest, NotFound, StaleFence
-from torpor_hub.services import jobs
+from torpor_hub.errors import Conflict, InvalidRequest, NotFound, StaleFence, Unauthenticated
+from torpor_hub.services import jobs, people
 from torpor_hub.services.access import check
 from torpor_hub.services.resources import amount
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.blobs import Blobs, Written
-from torpor_hub.stores.tables import Attempt, Job, LogSegment
+from torpor_hub.stores.tables import Attempt, Job, LogSegment, User
 
 RESULT_BYTES = 64 * 1024**2
 SEGMENT_BYTES = 1024**2
 LOG_READ_BYTES = 32 * 1024**2
+LIVE = (AttemptState.ADMITTED, AttemptState.STARTED, AttemptState.RUNNING)
 HEARD_EVERY = timedelta(seconds=10)
 
 
@@ -56,6 +57,19 @@ def current(tx: UnitOfWork, actor: Actor, job_id: str, number: int) -> tuple[Job
     if attempt is None or row.attempt != number or attempt.state == AttemptState.CLOSED:
         raise StaleFence(f"{name} is over.", next_step="End its processes; nothing more is taken from it.")
     return row, attempt
+
+
+def owner(tx: UnitOfWork, name: str) -> Actor:
+    """Return the owner of the job whose attempt ``job-…-a1`` runs, with the rights in force now except for writing.
+
+    Raises:
+        Unauthenticated: when the attempt has ended, or another one has taken over.
+    """
+    job_id, _, number = name.rpartition("-a")
+    row, attempt = tx.session.get(Job, job_id), tx.session.get(Attempt, (job_id, int(number)))
+    if row is None or attempt is None or row.attempt != attempt.number or attempt.state not in LIVE:
+        raise Unauthenticated(f"{name} has ended, and its token with it.", next_step="Use a token of your own.")
+    return people.person(tx, tx.session.get_one(User, row.user_id).name, can_write=False)
 
 
 def task(row: Job) -> dict[str, Any]:
