@@ -19,6 +19,7 @@ TorporError
 │   ├── CorruptImage          an image does not read back as it was written
 │   │   └── ImageMissing      an image, or a blob of it, is not there
 │   ├── RegistryUnavailable   a registry does not answer, or refuses; a repeat may succeed
+│   │   ├── RegistryRefused   a registry refuses the account
 │   │   └── RegistryFull      a registry has no space left
 │   ├── UnsafeArchive         an archive tries to leave its folder
 │   ├── CaptureFailed         an environment could not be saved
@@ -167,6 +168,10 @@ class ImageMissing(CorruptImage):
 
 class RegistryUnavailable(PlatformError):
     """A registry does not answer, or refuses; the text names it and what to do."""
+
+
+class RegistryRefused(RegistryUnavailable):
+    """A registry, or its token server, refuses the account; a repeat is of no use."""
 
 
 class RegistryFull(RegistryUnavailable):
