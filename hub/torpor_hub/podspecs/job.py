@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -60,16 +61,12 @@ class Attempt(Protocol):
         """After how long the wrapper ends the job's code."""
 
     @property
-    def token(self) -> str:
-        """The attempt's token for the api."""
+    def told(self) -> Mapping[str, str]:
+        """The variables that say to the wrapper what it wraps."""
 
     @property
-    def api_url(self) -> str:
-        """The root of the REST api."""
-
-    @property
-    def variables(self) -> Mapping[str, str]:
-        """Variables of the job's own."""
+    def secrets(self) -> Mapping[str, str]:
+        """The variables that belong into no record."""
 
     @property
     def mounts(self) -> Sequence[Mount]:
@@ -79,22 +76,21 @@ class Attempt(Protocol):
 def job_object(run: Attempt, shape: ClusterShape, *, command: Sequence[str] = ENTRY) -> dict[str, Any]:
     """Return the whole Job of one attempt. A pod that fails is not replaced: the controller decides whether to try again.
 
-    The Job stays until the controller has taken up what it left; the cluster removes none by itself.
+    Its pods wait for ``job_secret``. The Job stays until the controller has taken up what it left; the cluster removes none
+    by itself.
 
     Raises:
         ClusterError: when an id cannot name an object.
     """
-    labels = names.managed_labels(COMPONENT, run.tenant_id, job=run.job_id, attempt=run.name, user=run.user_id)
+    metadata = _metadata(run, shape)
     spec = pod_spec(_program(run, shape, command), run.user_id, shape, grace_s=GRACE_S)
-    spec["containers"][0]["env"].append(_rank(run.ranks))
+    (container,) = spec["containers"]
+    container["env"].append(_rank(run.ranks))
+    container["envFrom"] = [{"secretRef": {"name": metadata["name"]}}]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": names.job(run.name),
-            "namespace": names.namespace(shape.namespace_prefix, run.tenant),
-            "labels": labels,
-        },
+        "metadata": metadata,
         "spec": {
             "backoffLimit": 0,
             "parallelism": run.ranks,
@@ -102,8 +98,28 @@ def job_object(run: Attempt, shape: ClusterShape, *, command: Sequence[str] = EN
             "completionMode": "Indexed",
             "podReplacementPolicy": "Failed",
             "activeDeadlineSeconds": int(run.timeout_s or LONGEST_S) + BEYOND_WRAPPER_S,
-            "template": {"metadata": {"labels": labels}, "spec": spec},
+            "template": {"metadata": {"labels": metadata["labels"]}, "spec": spec},
         },
+    }
+
+
+def job_secret(run: Attempt, shape: ClusterShape, job_uid: str) -> dict[str, Any]:
+    """Return the attempt's secrets, which go when its Job goes. They are made after it, so that none is ever left behind.
+
+    Raises:
+        ClusterError: when an id cannot name an object.
+    """
+    metadata = _metadata(run, shape)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": job_uid}
+    content = {name: base64.b64encode(value.encode()).decode() for name, value in run.secrets.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {**metadata, "ownerReferences": [owner]}, "data": content}
+
+
+def _metadata(run: Attempt, shape: ClusterShape) -> dict[str, Any]:
+    return {
+        "name": names.job(run.name),
+        "namespace": names.namespace(shape.namespace_prefix, run.tenant),
+        "labels": names.managed_labels(COMPONENT, run.tenant_id, job=run.job_id, attempt=run.name, user=run.user_id),
     }
 
 
@@ -113,7 +129,12 @@ def _program(run: Attempt, shape: ClusterShape, command: Sequence[str]) -> Progr
         image=run.image,
         command=command,
         args=("job",),
-        environment=_environment(run, shape),
+        environment={
+            **run.told,
+            "HOME": shape.home_dir,
+            "TORPOR_FOLDER": shape.scratch_dir,
+            "TORPOR_HOME": shape.home_dir,
+        },
         amount=run.amount,
         scratch={
             "runtime": f"{shape.workspace_root}/runtime",
@@ -124,20 +145,6 @@ def _program(run: Attempt, shape: ClusterShape, command: Sequence[str]) -> Progr
         home_dir=shape.home_dir,
         mounts=run.mounts,
     )
-
-
-def _environment(run: Attempt, shape: ClusterShape) -> dict[str, str]:
-    return {
-        **run.variables,
-        "HOME": shape.home_dir,
-        "TORPOR_URL": run.api_url.removesuffix("/").removesuffix("api/v1"),
-        "TORPOR_TENANT": run.tenant,
-        "TORPOR_JOB": run.job_id,
-        "TORPOR_ATTEMPT": run.name,
-        "TORPOR_JOB_TOKEN": run.token,
-        "TORPOR_FOLDER": shape.scratch_dir,
-        "TORPOR_HOME": shape.home_dir,
-    }
 
 
 def _rank(ranks: int) -> dict[str, Any]:
