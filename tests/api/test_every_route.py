@@ -21,6 +21,7 @@ from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identity
 from torpor_hub.errors import Unauthenticated
+from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import PREFIX, Signer
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store
@@ -55,9 +56,10 @@ class Site:
     """An api over a store, with things of ada's in it."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
-        self.signer = Signer("k" * 32, {"hub": "hub-proof"})
+        self.signer = Signer("k" * 32)
         blobs = Blobs(settings.blobs)
-        self.parts = Parts(settings, store, blobs, self.signer, Names(self.signer), ChangeFeed(store))  # type: ignore[arg-type]
+        people, proofs = Names(self.signer), SecretProofs({"hub": "hub-proof"})
+        self.parts = Parts(settings, store, blobs, self.signer, people, ChangeFeed(store), proofs)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.path = settings.api_path
@@ -162,6 +164,7 @@ BODIES: dict[str, Any] = {
     "/import-claims": {"importer": "i", "wait_s": 0},
     "/capture-claims/{operation}/progress": {"fence": 1, "step": "UPLOAD"},
     "/capture-claims/{operation}/result": {"fence": 1, "digest": "d", "layers": []},
+    "/capture-claims/{operation}/thawed": {"fence": 1},
     "/capture-claims/{operation}/failure": {"fence": 1, "code": "c", "message": "m"},
     "/import-claims/{task}/progress": {"fence": 1, "stage": "", "stages": []},
     "/import-claims/{task}/failure": {"fence": 1, "code": "TIMEOUT", "stage": "", "message": "", "next_step": ""},

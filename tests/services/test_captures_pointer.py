@@ -59,7 +59,7 @@ def other_checkpoint(world: World, key: str) -> str:
 def test_a_pointer_that_moved_meanwhile_is_not_moved_again_and_nothing_is_removed(world: World) -> None:
     key, claim = asleep_soon(world)
     other = other_checkpoint(world, key)
-    assert not world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+    assert not world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     world.do(lambda tx: sleeps.back_to_work(tx, operations.workspace_of(tx, key)))
     status = world.show(key)["status"]
     assert (status["phase"], status["reason"], status["checkpoint"]["id"]) == ("RUNNING", "CONFLICT", other)
@@ -68,7 +68,9 @@ def test_a_pointer_that_moved_meanwhile_is_not_moved_again_and_nothing_is_remove
 
 def test_a_result_that_is_reported_twice_moves_the_pointer_once(world: World) -> None:
     key, claim = asleep_soon(world)
-    answers = [world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT)) for _ in range(2)]
+    answers = [
+        world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT)) for _ in range(2)
+    ]
     status = world.show(key)["status"]
     assert (answers, status["checkpoint"]["digest"], status["has_previous"]) == ([True, True], "sha256:new", False)
 
@@ -77,5 +79,5 @@ def test_a_result_that_comes_after_the_sleep_was_given_up_moves_nothing(world: W
     key, claim = asleep_soon(world)
     world.do(lambda tx: sleeps.overdue(tx, operations.workspace_of(tx, key)))
     with pytest.raises(StaleFence):
-        world.do(lambda tx: captures.finish(tx, claim.operation, claim.fence, RESULT))
+        world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     assert world.show(key)["status"]["checkpoint"] is None

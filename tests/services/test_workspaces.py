@@ -180,7 +180,7 @@ def test_an_agent_whose_claim_was_taken_over_cannot_end_the_sleep(world: World) 
     assert new.fence == old.fence + 1
     with pytest.raises(StaleFence):
         world.do(lambda tx: captures.finish(tx, world.settings, old.operation, old.fence, RESULT))
-    assert world.do(lambda tx: captures.finish(tx, new.operation, new.fence, RESULT))
+    assert world.do(lambda tx: captures.finish(tx, world.settings, new.operation, new.fence, RESULT))
 
 
 def test_a_checkpoint_for_a_job_is_shared_until_an_agent_begins_it(world: World) -> None:
@@ -205,7 +205,7 @@ def test_the_next_sleep_keeps_the_previous_environment_to_go_back_to(world: Worl
         claim = world.claim()
         assert claim is not None
         result = captures.Result(f"sha256:{number}", [{"size_bytes": 1}], 1, True, [])
-        world.do(lambda tx, c=claim, r=result: captures.finish(tx, c.operation, c.fence, r))
+        world.do(lambda tx, c=claim, r=result: captures.finish(tx, world.settings, c.operation, c.fence, r))
         world.do(lambda tx: sleeps.removed(tx, world.settings, operations.workspace_of(tx, key)))
     world.wish(key, desired="running", environment="previous")
     preparation, _ = world.do(lambda tx: starts.preparation(tx, operations.workspace_of(tx, key)))
@@ -228,7 +228,7 @@ def test_a_crash_keeps_the_environment_and_says_why(world: World) -> None:
     key = world.create()
     world.run(key)
     log = "Traceback\nMemoryError: too much"
-    world.do(lambda tx: wakes.gone(tx, operations.workspace_of(tx, key), exit_code=1, log=log, handle="1:1"))
+    world.do(lambda tx: wakes.gone(tx, operations.workspace_of(tx, key), exit_code=1, log=log, handle="1:1", kept=True))
     status = world.show(key)["status"]
     preparation, _ = world.do(lambda tx: starts.preparation(tx, operations.workspace_of(tx, key)))
     assert (status["phase"], "MemoryError: too much" in status["message"], preparation.fresh) == (

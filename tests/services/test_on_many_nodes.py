@@ -1,0 +1,102 @@
+"""What differs where workspaces are containers on nodes: whose capture it is, how long it stays frozen, what a loss costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.services.test_workspaces import RESULT, World
+from torpor_hub.domain.lifecycle import Next, View, Work, decide
+from torpor_hub.domain.workspaces import Desired, Fact, Phase, SleepStep
+from torpor_hub.services import captures, operations, sleeps, starts, wakes
+from torpor_hub.stores.base import Store
+
+NODE, CONTAINER = "node-7", "c0ffee"
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path) -> World:
+    return World(store, tmp_path)
+
+
+def run_on_node(world: World) -> str:
+    key = world.create()
+    world.wish(key, desired="running")
+    world.do(lambda tx: starts.prepared(tx, operations.workspace_of(tx, key), from_checkpoint="", notice=""))
+    grant = world.answer(key)
+    assert isinstance(grant, starts.Granted)
+    fact = Fact(key, grant.id, alive=True, answering=True, handle="uid-1", node=NODE, container=CONTAINER, frozen=None)
+    world.do(lambda tx: starts.running(tx, operations.workspace_of(tx, key), fact))
+    return key
+
+
+def saved(world: World, key: str, *, frozen_s: float) -> captures.Claim:
+    """Put it to sleep up to a verified capture that stays frozen for so long."""
+    world.wish(key, desired="asleep")
+    claim = world.do(lambda tx: captures.claim(tx, world.settings, "agent", NODE))
+    assert claim is not None
+    result = replace(RESULT, frozen_s=frozen_s)
+    assert world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, result))
+    return claim
+
+
+def removing(world: World, key: str) -> bool:
+    return world.do(lambda tx: sleeps.removing(tx, operations.workspace_of(tx, key)))
+
+
+def test_a_capture_goes_to_the_agent_of_its_node_alone(world: World) -> None:
+    key = run_on_node(world)
+    world.wish(key, desired="asleep")
+    assert world.do(lambda tx: captures.claim(tx, world.settings, "elsewhere", "node-8")) is None
+    claim = world.do(lambda tx: captures.claim(tx, world.settings, "here", NODE))
+    assert claim is not None
+    assert (claim.node, claim.container, claim.handle) == (NODE, CONTAINER, "uid-1")
+
+
+def test_a_saved_workspace_is_removed_only_while_it_surely_stays_frozen(world: World) -> None:
+    key = run_on_node(world)
+    saved(world, key, frozen_s=sleeps.REMOVAL / timedelta(seconds=1) - 1)
+    assert not removing(world, key)
+    assert world.show(key)["status"]["phase"] == "SLEEPING"
+
+
+def test_one_that_is_thawed_after_it_was_saved_goes_back_to_work() -> None:
+    fact = Fact("ws", "gr", alive=True, answering=True, handle="uid", frozen=None)
+    view = View(Phase.SLEEPING, Desired.ASLEEP, "gr", Work("sleep", SleepStep.REMOVE, thaws=True), fact)
+    assert decide(view) is Next.BACK_TO_WORK
+    frozen = View(Phase.SLEEPING, Desired.ASLEEP, "gr", Work("sleep", SleepStep.REMOVE), fact)
+    assert decide(frozen) is Next.REMOVE
+
+
+def test_an_agent_that_ends_thaws_what_nobody_removes_yet(world: World) -> None:
+    key = run_on_node(world)
+    claim = saved(world, key, frozen_s=600)
+    assert world.do(lambda tx: captures.thawing(tx, claim.operation, claim.fence))
+    assert not removing(world, key)
+
+
+def test_an_agent_that_ends_leaves_alone_what_is_being_removed(world: World) -> None:
+    key = run_on_node(world)
+    claim = saved(world, key, frozen_s=600)
+    assert removing(world, key)
+    assert not world.do(lambda tx: captures.thawing(tx, claim.operation, claim.fence))
+
+
+def test_what_a_lost_container_had_not_saved_is_lost_and_the_page_says_since_when(world: World) -> None:
+    key = run_on_node(world)
+    saved(world, key, frozen_s=600)
+    world.do(lambda tx: sleeps.removed(tx, world.settings, operations.workspace_of(tx, key)))
+    world.wish(key, desired="running")
+    world.run(key, "uid-2")
+    world.do(
+        lambda tx: wakes.gone(tx, operations.workspace_of(tx, key), exit_code=None, log="", handle="uid-2", kept=False)
+    )
+    status = world.show(key)["status"]
+    assert status["phase"] == "STOPPED"
+    assert "What was changed in its environment since 20" in status["message"]
+    assert "is lost; the home is not" in status["message"]
+    preparation, _ = world.do(lambda tx: starts.preparation(tx, operations.workspace_of(tx, key)))
+    assert preparation.checkpoint is not None
