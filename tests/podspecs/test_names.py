@@ -25,7 +25,12 @@ def test_every_tenant_has_a_namespace_that_a_cluster_takes(tenant: str) -> None:
 
 @given(ANY_ID, st.integers(1, 999))
 def test_every_id_makes_names_and_labels_that_a_cluster_takes(some_id: str, attempt: int) -> None:
-    made = (names.pod(some_id), names.job(f"{some_id}-a{attempt}"), names.home_claim(some_id), names.data_claim(some_id))
+    made = (
+        names.pod(some_id),
+        names.job(f"{some_id}-a{attempt}"),
+        names.home_claim(some_id),
+        names.data_claim(some_id),
+    )
     assert all(RFC_1123.fullmatch(name) for name in made)
     labels = names.managed_labels("workspace", some_id, user=some_id, attempt=f"{some_id}-a{attempt}")
     assert all(VALUE.fullmatch(value) for value in labels.values())

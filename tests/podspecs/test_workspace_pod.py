@@ -92,8 +92,8 @@ def test_home_is_the_users_own_claim_and_data_can_only_be_read() -> None:
 def test_what_is_no_part_of_a_saved_environment_lies_outside_of_the_container() -> None:
     found = mounts(pod())
     outside = {path for path, mount in found.items() if "emptyDir" in mount}
-    assert outside == {"/opt/workspace/runtime", "/opt/workspace/logs", "/tmp", "/dev/shm"}  # noqa: S108
-    assert found["/dev/shm"]["emptyDir"]["medium"] == "Memory"  # noqa: S108
+    assert outside == {"/opt/workspace/runtime", "/opt/workspace/logs", "/tmp", "/dev/shm"}
+    assert found["/dev/shm"]["emptyDir"]["medium"] == "Memory"
 
 
 def test_pods_of_one_home_share_a_node_only_where_the_home_can_be_on_one_only() -> None:

@@ -46,6 +46,7 @@ def violations(pod: Json, policy: TenantPolicy) -> tuple[str, ...]:
         *_host(spec),
         *_token(spec, policy),
         *_volumes(pod, policy),
+        *_secrets(pod, containers),
         *_user(spec, containers),
         *(sentence for container in containers for sentence in _container(container, policy)),
         *_sizes(containers, policy.largest),
@@ -93,6 +94,17 @@ def _volumes(pod: Json, policy: TenantPolicy) -> Iterator[str]:
         elif "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]
             yield from _claim(claim.get("claimName"), home, policy, read_only=bool(claim.get("readOnly")))
+
+
+def _secrets(pod: Json, containers: Sequence[Json]) -> Iterator[str]:
+    """Yield what reads a Secret other than the attempt's own, such as the one that pulls images."""
+    own = (pod["metadata"].get("labels") or {}).get(names.ATTEMPT)
+    for container in containers:
+        whole = [source.get("secretRef") for source in container.get("envFrom") or ()]
+        parts = [(entry.get("valueFrom") or {}).get("secretKeyRef") for entry in container.get("env") or ()]
+        for reference in filter(None, (*whole, *parts)):
+            if reference.get("name") != own:
+                yield f"The container '{container.get('name')}' would read the Secret '{reference.get('name')}'."
 
 
 def _claim(name: str, home: str, policy: TenantPolicy, *, read_only: bool) -> Iterator[str]:

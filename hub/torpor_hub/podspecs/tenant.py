@@ -53,8 +53,8 @@ def namespace_object(plan: TenantPlan, shape: ClusterShape) -> Json:
 def tenant_objects(plan: TenantPlan, shape: ClusterShape) -> list[Json]:
     """Return what belongs into the tenant's namespace, homes apart, in the order in which it has to be made.
 
-    First the platform's own rights there, then the walls, then what pods need. Defaults come before the quota, which refuses
-    every pod without requests. All of it may be applied again at any time.
+    First the controller's own rights there, then the walls, then what pods need, and last the hub's right to make pods.
+    Defaults come before the quota, which refuses every pod without requests. All of it may be applied again at any time.
 
     Raises:
         ClusterError: when the tenant's name or id cannot name objects.
@@ -81,7 +81,6 @@ def home_object(plan: TenantPlan, user_id: str, shape: ClusterShape) -> Json:
 
 def _contents(plan: TenantPlan, shape: ClusterShape) -> Iterator[Json]:
     yield _binding("torpor-controller", shape.tenant_controller_role, shape.server_account, shape)
-    yield _binding("torpor-hub", shape.tenant_hub_role, shape.hub_account, shape)
     for name, spec in network.policies(shape):
         yield _object("networking.k8s.io/v1", "NetworkPolicy", name, spec=spec)
     yield _object("v1", "LimitRange", "torpor", spec={"limits": [_container_limits(plan.share)]})
@@ -90,6 +89,7 @@ def _contents(plan: TenantPlan, shape: ClusterShape) -> Iterator[Json]:
     yield _object("policy/v1", "PodDisruptionBudget", "workspaces", spec=_budget())
     if shape.registry_host:
         yield _pull_secret(plan, shape)
+    yield _binding("torpor-hub", shape.tenant_hub_role, shape.hub_account, shape)
 
 
 def _in_namespace(thing: Json, plan: TenantPlan, shape: ClusterShape) -> Json:
