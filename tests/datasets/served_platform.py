@@ -26,6 +26,7 @@ from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
 from torpor_hub.controllers.base import Leadership, Waker, loop
 from torpor_hub.controllers.imports import ImportController
+from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings, load
 from torpor_hub.stores import migrations
@@ -180,10 +181,11 @@ def settings_file(state_dir: Path, limits: dict[str, float]) -> Path:
 
 
 def _parts(settings: Settings, store: Store) -> Parts:
-    signer = Signer("a key of more than thirty-two characters", {"importer": PROOF, "demo": PROOF})
+    signer = Signer("a key of more than thirty-two characters")
+    proofs = SecretProofs({"importer": PROOF, "demo": PROOF})
     cookies = MultiFernet([Fernet(Fernet.generate_key())])
     identities = KnownPeople("http://127.0.0.1:9/", signer, cookies, cache_s=0, origin=settings.public_url)
-    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store))
+    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store), proofs)
 
 
 async def _living(_app: FastAPI, parts: Parts) -> AsyncIterator[None]:

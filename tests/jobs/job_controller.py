@@ -66,4 +66,4 @@ def run_controller(state: Path, database: str, port: int) -> None:
     settings, store = settings_in(state, server={"port": port}), Store(database)
     feed = ChangeFeed(store)
     feed.start()
-    Controller(settings, store, Blobs(settings.blobs), Signer(KEY, {}), feed).wait()
+    Controller(settings, store, Blobs(settings.blobs), Signer(KEY), feed).wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
 from torpor_hub.domain.units import Amount
+from torpor_hub.processes import ports
 from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import PREFIX, Signer
 from torpor_hub.stores.base import Store
@@ -43,10 +43,8 @@ class People(Identities):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nothing listens on, and that no connection takes meanwhile."""
+    return ports.choose("127.0.0.1")
 
 
 class Api:

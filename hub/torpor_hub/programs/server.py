@@ -22,6 +22,7 @@ from torpor_hub.api.identity import Identities
 from torpor_hub.api.pages import pages
 from torpor_hub.errors import StartupError
 from torpor_hub.programs.control import Control
+from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings, load
 from torpor_hub.stores import migrations
@@ -75,12 +76,13 @@ def serve(settings: Settings, roles: frozenset[str]) -> None:
 def compose(settings: Settings) -> Parts:
     """Return the parts of the platform that the settings describe."""
     store = Store(settings.database)
-    signer = Signer(settings.secret("signing-key"), {name: settings.secret(f"{name}-proof") for name in PROGRAMS})
+    signer = Signer(settings.secret("signing-key"))
     cookies = MultiFernet([Fernet(settings.secret("fernet-key").encode())])
     identities = Identities(
         settings.hub_api_url, signer, cookies, cache_s=settings.limits.token_cache_s, origin=settings.public_url
     )
-    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store))
+    proofs = SecretProofs({name: settings.secret(f"{name}-proof") for name in PROGRAMS})
+    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store), proofs)
 
 
 async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIterator[None]:

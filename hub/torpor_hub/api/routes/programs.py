@@ -91,10 +91,11 @@ class CaptureFailure(BaseModel):
 
 
 @router.post("/component-tokens")
-def component_token(request: Request, body: Proof) -> dict[str, Any]:
+async def component_token(request: Request, body: Proof) -> dict[str, Any]:
     """Return a program's token for its proof; the proof is the credential of this route."""
     parts: Parts = request.app.state.parts
-    token, expires_at = parts.signer.for_program(body.component, body.proof, parts.store.clock())
+    program = await parts.proofs.check(body.component, body.proof)
+    token, expires_at = parts.signer.for_program(program, parts.store.clock())
     return {"token": token, "expires_at": iso(expires_at)}
 
 
