@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
 from torpor_hub.controllers.base import Leadership, Waker, loop
 from torpor_hub.controllers.imports import ImportController
+from torpor_hub.processes import ports
 from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings, load
@@ -59,9 +59,8 @@ def until(look: Callable[[], T | None], within_s: float = 20) -> T:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that nothing listens on, and that no connection takes meanwhile."""
+    return ports.choose("127.0.0.1")
 
 
 class Platform:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from torpor_hub.domain import ids
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import WorkspaceRun
-from torpor_hub.processes import identity, launch, trees
+from torpor_hub.processes import identity, launch, ports, trees
 from torpor_hub.processes.identity import Identity
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -91,6 +90,5 @@ def end(pid: int) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that nothing listens on, and that no connection takes meanwhile."""
+    return ports.choose("127.0.0.1")

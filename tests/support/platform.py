@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from torpor_hub.processes import ports
 
 T = TypeVar("T")
 UP_WITHIN_S = 120
@@ -37,10 +38,8 @@ def until(look: Callable[[], T], within_s: float, what: str) -> T:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on, and that no connection takes meanwhile."""
+    return ports.choose("127.0.0.1")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,13 +12,13 @@ from typing import Any
 
 import httpx
 from jupyterhub.spawner import Spawner, SpawnException
-from jupyterhub.utils import random_port
+from traitlets import default
 
 from torpor_hub import failpoints
 from torpor_hub.domain.diagnose import diagnose
 from torpor_hub.domain.workspaces import WorkspaceRun
 from torpor_hub.errors import PlaceError
-from torpor_hub.processes import identity, launch
+from torpor_hub.processes import identity, launch, ports
 from torpor_hub.processes.records import RunRecord
 from torpor_hub.spawning.mixin import TorporSpawner
 from torpor_hub.spawning.platform import CHECK_AGAIN, Grant
@@ -37,6 +38,14 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
 
     root_dir = ""
     handle = ""
+
+    @default("env_keep")
+    def _kept_of_the_hub(self) -> list[str]:
+        return ["LANG", "LC_ALL", "PATH", "TZ"]
+
+    @default("args")
+    def _args_of_root(self) -> list[str]:
+        return ["--allow-root"] if os.geteuid() == 0 else []
 
     async def bring_up(self, grant: Grant) -> str:
         """Start the run or adopt it, and return its URL once it answers."""
@@ -101,7 +110,7 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
 
     async def _launch(self, run: WorkspaceRun) -> None:
         self.use_own_token(run.grant_id)
-        self.ip, self.port = HOST, random_port()
+        self.ip, self.port = HOST, ports.choose(HOST)
         command = [*COMMAND, *self.get_args()]
         environment = self.get_env() | {"USER": self.user.name, "JUPYTERHUB_ROOT_DIR": run.home_dir}
         started = await asyncio.to_thread(launch.launch, run, command, environment, self.port, log=self._log_file())

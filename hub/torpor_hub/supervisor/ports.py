@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from torpor_hub.errors import StartupError
+from torpor_hub.errors import PlaceError, StartupError
 from torpor_hub.processes.files import write_atomically
-
-# Below Linux's range for outgoing connections, which could take a port while its service restarts.
-RANGE = range(20_000, 32_000)
-ATTEMPTS = 500
-
-
-def is_free(host: str, port: int) -> bool:
-    """Return whether a program could listen there now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+from torpor_hub.processes.ports import choose, is_free
 
 
 def require_free(host: str, port: int) -> None:
@@ -62,10 +45,7 @@ def keep(file: Path, names: Sequence[str], host: str = "127.0.0.1") -> dict[str,
 
 
 def _choose(host: str, taken: set[int]) -> int:
-    for _ in range(ATTEMPTS):
-        port = random.choice(RANGE)  # noqa: S311 - no secret
-        if port not in taken and is_free(host, port):
-            return port
-    raise StartupError(
-        f"No free port between {RANGE.start} and {RANGE.stop} on {host}. End programs that listen there."
-    )
+    try:
+        return choose(host, taken)
+    except PlaceError as error:
+        raise StartupError(str(error)) from error
