@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import Any
 
 import aiohttp
 
 from torpor_hub.settings import Settings
 from torpor_hub.spawning.authentication import TorporAuthenticator
-from torpor_hub.spawning.process import TorporProcessSpawner
 
 ACCESS = "access:services!service=torpor"
 READ = "custom:torpor:read"
@@ -22,22 +20,26 @@ ACTIVITY_S = 60
 ANSWER_WITHIN_S = 1
 
 
-def configure(c: Any, settings: Settings) -> None:
+def configure(c: Any, settings: Settings, spawner: str) -> None:
     """Set everything that the hub is told, in ``c``, JupyterHub's configuration object.
+
+    ``spawner`` names the class that starts servers; the hub imports it, and so nothing that another one needs.
 
     Raises:
         StartupError: when a secret is missing.
     """
     _addresses(c, settings)
     _people(c, settings)
-    _servers(c)
+    _servers(c, spawner)
     _services(c, settings)
     _roles(c)
 
 
 def _addresses(c: Any, settings: Settings) -> None:
     c.JupyterHub.bind_url = f"{settings.proxy.url}{settings.base_path}"
-    c.JupyterHub.hub_bind_url = settings.hub.url
+    c.JupyterHub.hub_bind_url = f"http://{settings.hub.host}:{settings.hub.port}"
+    # What the proxy and the servers use.
+    c.JupyterHub.hub_connect_url = settings.hub.url
     c.JupyterHub.default_url = settings.service_path
     c.JupyterHub.db_url = f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
     c.JupyterHub.upgrade_db = True
@@ -60,8 +62,8 @@ def _people(c: Any, settings: Settings) -> None:
     c.TorporAuthenticator.allow_all = True  # whom the platform recognises; it alone knows who exists
 
 
-def _servers(c: Any) -> None:
-    c.JupyterHub.spawner_class = TorporProcessSpawner
+def _servers(c: Any, spawner: str) -> None:
+    c.JupyterHub.spawner_class = spawner
     c.JupyterHub.allow_named_servers = True
     # How many, and how many at once, is for the platform to decide.
     c.JupyterHub.named_server_limit_per_user = 0
@@ -74,8 +76,6 @@ def _servers(c: Any) -> None:
     c.Spawner.http_timeout = AN_HOUR_S
     c.Spawner.poll_interval = POLL_S
     c.Spawner.default_url = "/lab"
-    c.Spawner.env_keep = ["LANG", "LC_ALL", "PATH", "TZ"]
-    c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
     # What a server may do: what its user's notebooks ask of the platform, and nothing of the hub beyond its own activity.
     c.Spawner.server_token_scopes = ["users:activity!user", "access:servers!server", ACCESS, READ, WRITE]
 
