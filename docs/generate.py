@@ -15,6 +15,8 @@ from pydantic_core import PydanticUndefined
 
 from torpor_hub.domain.datasets import FailureCode
 from torpor_hub.errors import SourceFailed, UserError
+from torpor_hub.podspecs import rights
+from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -78,6 +80,16 @@ or an import ended as it did is its `status.reason`, not an error: see [When som
 <!-- What follows is made by `python docs/generate.py`; a test compares it. -->
 """
 
+RIGHTS_HEAD = """# Rights on a cluster
+
+What each service account of an installation named `torpor`, in the namespace `torpor`, may do; nothing else is granted. Proxy, importer
+and agent have no right at all, and workspaces and jobs have no token. Where one pod is both api and controller, it runs under the
+controller's account.
+
+<!-- What follows is made by `python docs/generate.py`; a test compares it. -->
+"""
+SHAPE = ClusterShape(platform_namespace="torpor")
+
 
 def settings_page() -> str:
     """Return the reference of settings."""
@@ -95,6 +107,24 @@ def errors_page() -> str:
     codes = ", ".join(f"`{code}`" for code in FailureCode)
     lines += ["", f"An import or a read that fails at its source has one of these as its `reason`: {codes}.", ""]
     return "\n".join([ERRORS_HEAD, *lines])
+
+
+def rights_page() -> str:
+    """Return the reference of what the platform's accounts may do on a cluster."""
+    return "\n".join([RIGHTS_HEAD, *(line for role in rights.roles(SHAPE).values() for line in _role(role))])
+
+
+def _role(role: rights.Role) -> Iterator[str]:
+    """Yield a role's heading and its table."""
+    where = "in each tenant's namespace" if role.in_tenants else "in the whole cluster"
+    yield f"## `{role.name}`\n\nThe service account `{role.account}`, {where}:\n"
+    yield "| API group | resources | verbs | what for |\n| --- | --- | --- | --- |"
+    for right in role.rights:
+        things = ", ".join(f"`{thing}`" for thing in right.resources)
+        named = f" named {', '.join(f'`{name}`' for name in right.names)}" if right.names else ""
+        verbs = ", ".join(f"`{verb}`" for verb in right.verbs)
+        yield f"| {f'`{right.group}`' if right.group else 'core'} | {things}{named} | {verbs} | {right.why} |"
+    yield ""
 
 
 def _section(model: type[BaseModel], prefix: str, title: str, meaning: str = "") -> Iterator[str]:
@@ -162,6 +192,7 @@ def main() -> None:
     """Write the pages."""
     REFERENCE.joinpath("settings.md").write_text(settings_page())
     REFERENCE.joinpath("errors.md").write_text(errors_page())
+    REFERENCE.joinpath("rights.md").write_text(rights_page())
 
 
 if __name__ == "__main__":

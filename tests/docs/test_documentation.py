@@ -124,7 +124,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", ["settings", "errors"])
+@pytest.mark.parametrize("page", ["settings", "errors", "rights"])
 def test_the_generated_pages_are_what_the_code_gives(page: str) -> None:
     made: str = getattr(generator(), f"{page}_page")()
     assert (DOCS / f"reference/{page}.md").read_text() == made, "Run: .venv/bin/python docs/generate.py"
