@@ -26,6 +26,7 @@ TorporError
 │   │   ├── FileChanged       a file changed while it was read; a repeat may succeed
 │   │   └── Unsettled         a live environment kept changing; freeze it first
 │   ├── PlaceError            a workspace's place did not do as told
+│   │   ├── PlaceUnready         it cannot do it yet; a repeat may succeed
 │   │   └── EnvironmentMismatch  an environment was made for another Python than the platform's
 │   ├── RunnerError           a runner did not do as told
 │   ├── ClusterError          the cluster's API server did not do as told
@@ -196,6 +197,10 @@ class Unsettled(CaptureFailed):
 
 class PlaceError(PlatformError):
     """The place where a workspace runs did not do as told."""
+
+
+class PlaceUnready(PlaceError):
+    """The place cannot do it yet; the text says what it waits for, fit to show. A repeat may succeed."""
 
 
 class EnvironmentMismatch(PlaceError):

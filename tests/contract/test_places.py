@@ -67,7 +67,8 @@ class ProcessWorld:
         return self.state / "homes" / "research" / "ada"
 
     def prepare(self, checkpoint: Checkpoint | None = None, *, fresh: bool = False) -> None:
-        asyncio.run(self.place.prepare(Preparation(self.workspace_id, "research", "ada", checkpoint, fresh)))
+        preparation = Preparation(self.workspace_id, "research", "ada", checkpoint=checkpoint, fresh=fresh)
+        asyncio.run(self.place.prepare(preparation))
 
     def start(self) -> str:
         run = WorkspaceRun(

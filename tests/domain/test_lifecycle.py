@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.lifecycle import Next, View, Work, decide
 from torpor_hub.domain.workspaces import Desired, Fact, Phase
 
@@ -25,6 +26,8 @@ def view(phase: Phase, **values: Any) -> View:
 
 
 DEAD = fact(alive=False, answering=None)
+LOST = fact(answering=False, reachable=False, verdict=Cause("NODE_LOST", "", ""))
+DOOMED = fact(answering=False, verdict=Cause("IMAGE_MISSING", "", ""))
 CASES = {
     "a start begins with its environment": (view(Phase.STARTING, work=Work("start", "PREPARE")), Next.PREPARE),
     "a prepared start is the hub's": (view(Phase.STARTING, work=Work("start", "HUB")), Next.CALL_HUB),
@@ -75,6 +78,31 @@ CASES = {
         Next.GONE,
     ),
     "a live server at rest is taken up": (view(Phase.STOPPED, fact=fact()), Next.ADOPT),
+    "one that can never come up has failed": (
+        view(Phase.STARTING, work=Work("start", "LAUNCH"), fact=DOOMED),
+        Next.DIED_AT_START,
+    ),
+    "what came up before is not asked why it would not": (
+        view(Phase.WAKING, work=Work("wake", "LAUNCH"), fact=fact(grant_id="older", verdict=DOOMED.verdict)),
+        Next.RUNNING,
+    ),
+    "a start on a node that is off waits for nothing": (
+        view(Phase.STARTING, work=Work("start", "LAUNCH", overdue=True), fact=LOST),
+        Next.SILENT,
+    ),
+    "a sleep on a node that is off is given up with its agent": (
+        view(Phase.SLEEPING, work=Work("sleep", "UPLOAD"), fact=LOST),
+        Next.SILENT,
+    ),
+    "but not while its agent still speaks": (
+        view(Phase.SLEEPING, work=Work("sleep", "UPLOAD", claimed=True), fact=LOST),
+        Next.NOTHING,
+    ),
+    "a saved one on a node that is off is still removed": (
+        view(Phase.SLEEPING, work=Work("sleep", "REMOVE"), fact=fact(reachable=False, frozen=None)),
+        Next.REMOVE,
+    ),
+    "a node that is back has its workspaces back": (view(Phase.UNREACHABLE, fact=fact()), Next.ANSWERS_AGAIN),
     "nothing happens to what rests": (view(Phase.ASLEEP, desired=Desired.ASLEEP), Next.NOTHING),
 }
 
@@ -94,6 +122,12 @@ def test_where_a_fact_is_unknown_nothing_is_done(
 ) -> None:
     unknown = fact(alive=None, answering=None)
     assert decide(View(phase, desired, "gr", work, unknown, expired)) in HARMLESS
+
+
+@given(st.sampled_from(Phase), WORKS, st.booleans())
+def test_what_cannot_be_reached_is_never_taken_for_gone(phase: Phase, work: Work | None, expired: bool) -> None:
+    step = decide(View(phase, Desired.RUNNING, "gr", work, LOST, expired))
+    assert step not in (Next.GONE, Next.DIED_AT_START, Next.GRANT_EXPIRED, Next.END, Next.DELETE)
 
 
 @given(st.sampled_from(Phase), st.sampled_from([Desired.RUNNING, Desired.ASLEEP]), WORKS)

@@ -18,9 +18,9 @@ from torpor_hub.domain.diagnose import diagnose
 from torpor_hub.domain.lifecycle import Next, View, Work, decide
 from torpor_hub.domain.workspaces import Checkpoint as Saved
 from torpor_hub.domain.workspaces import Desired, Fact, Phase
-from torpor_hub.errors import CorruptImage, PlaceError, TorporError, Unavailable
+from torpor_hub.errors import Conflict, CorruptImage, PlaceError, PlaceUnready, TorporError, Unavailable
 from torpor_hub.places.base import Place, Preparation
-from torpor_hub.services import ledger, operations, sleeps, starts, wakes
+from torpor_hub.services import images, ledger, operations, sleeps, starts, wakes
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store, UnitOfWork
 from torpor_hub.stores.changes import Seen as Change
@@ -91,7 +91,11 @@ class WorkspaceController:
 
     async def turn(self) -> None:
         """Look at all workspaces once, and take the next step of each in a task of its own."""
-        facts = await self._place.facts()
+        try:
+            facts = await self._place.facts()
+        except PlaceError as error:
+            LOG.warning("nothing is known of the workspaces now: %s", error)
+            return
         for seen in await asyncio.to_thread(self._look, facts):
             task = self._busy.get(seen.id)
             step = decide(seen.view)
@@ -138,7 +142,9 @@ class WorkspaceController:
             return False
         if step is Next.CALL_HUB:
             return time.monotonic() - self._hub_called.get(seen.id, 0) > HUB_AGAIN_S
-        return step is not Next.SILENT or self._silent[seen.id] >= SILENT_TURNS
+        fact = seen.view.fact
+        unreachable = fact is not None and not fact.reachable
+        return step is not Next.SILENT or unreachable or self._silent[seen.id] >= SILENT_TURNS
 
     def _count_silence(self, seen: Seen, step: Next) -> None:
         self._silent[seen.id] = self._silent.get(seen.id, 0) + 1 if step is Next.SILENT else 0
@@ -151,25 +157,39 @@ class WorkspaceController:
         def load(tx: UnitOfWork) -> tuple[Preparation, str, str | None]:
             row = operations.workspace_of(tx, seen.id)
             preparation, checkpoint = starts.preparation(tx, row)
+            if preparation.checkpoint is None:
+                images.require(tx, self._settings, row)
             return preparation, checkpoint, row.previous_checkpoint_id
 
-        preparation, checkpoint, previous = await self._lead.record(load)
-        fell_back = False
         try:
-            await self._place.prepare(preparation)
+            preparation, checkpoint, previous = await self._lead.record(load)
+            fell_back = await self._restore(preparation, None if previous == checkpoint else previous)
+        except PlaceUnready as error:
+            sentence = str(error)
+            await self._lead.record(lambda tx: starts.waiting(tx, operations.workspace_of(tx, seen.id), sentence))
+            return
         except CorruptImage as error:
-            older = await self._lead.record(lambda tx: _saved(tx, previous))
-            if older is None or previous == checkpoint:
-                await self._fail(seen, "CORRUPT_CHECKPOINT", f"The saved environment cannot be read: {error}")
-                return
-            checkpoint, fell_back = previous or "", True
-            await self._place.prepare(_with(preparation, older))
-        except PlaceError as error:
+            await self._fail(seen, "CORRUPT_CHECKPOINT", f"The saved environment cannot be read: {error}")
+            return
+        except (PlaceError, Conflict) as error:
             await self._fail(seen, "PLACE", str(error))
             return
+        used = previous or "" if fell_back else checkpoint
         await asyncio.to_thread(failpoints.hit, "start.prepared")
-        await self._lead.record(lambda tx: _prepared(tx, seen.id, checkpoint, fell_back))
+        await self._lead.record(lambda tx: _prepared(tx, seen.id, used, fell_back))
         await self._call_hub(seen)
+
+    async def _restore(self, preparation: Preparation, previous: str | None) -> bool:
+        """Make the environment ready; return whether the previous checkpoint had to be used for it."""
+        try:
+            await self._place.prepare(preparation)
+        except CorruptImage:
+            older = await self._lead.record(lambda tx: _saved(tx, previous))
+            if older is None:
+                raise
+            await self._place.prepare(_with(preparation, older))
+            return True
+        return False
 
     async def _fail(self, seen: Seen, code: str, message: str) -> None:
         step = "Start with the profile's own environment; the saved one stays for a platform admin to look at."
@@ -187,15 +207,40 @@ class WorkspaceController:
             LOG.info("%s: %s", seen.id, error)
 
     async def _start_overdue(self, seen: Seen) -> None:
-        fact = seen.view.fact
-        if fact is not None and fact.alive:
+        fact = await self._find(seen)
+        log = await self._keep_log(seen)
+        if fact is not None:
             await self._place.remove(seen.id, fact.handle, grace_s=GRACE_S)
+        within_s = self._settings.limits.start_s
+        kept = self._place.keeps_environments
+
+        def write(tx: UnitOfWork) -> None:
+            message = starts.overdue(tx, operations.workspace_of(tx, seen.id), within_s)
+            _failed_start(tx, seen.id, "START_OVERDUE", message, log, kept=kept)
+
+        await self._lead.record(write)
+
+    async def _find(self, seen: Seen) -> Fact | None:
+        """Return what surely runs or surely ended: no step that could lose something trusts in what a turn has seen.
+
+        Raises:
+            PlaceError: when nobody can tell.
+        """
+        fact = await self._place.find(seen.id)
+        if fact is not None and fact.alive is None:
+            raise PlaceError("Nobody can tell whether it runs.")
+        return fact
+
+    async def _keep_log(self, seen: Seen) -> str:
+        """Return the last lines of what failed, which are stored before it is removed with them."""
         log = await self._place.last_lines(seen.id, LOG_LINES)
-        seconds = self._settings.limits.start_s
-        message = f"The server did not answer within {seconds:.0f} seconds."
-        await self._lead.record(lambda tx: _failed_start(tx, seen.id, "START_OVERDUE", message, log))
+        await self._lead.record(lambda tx: wakes.keep_log(tx, operations.workspace_of(tx, seen.id), log))
+        return log
 
     async def _grant_expired(self, seen: Seen) -> None:
+        fact = await self._find(seen)
+        if fact is not None and fact.alive:
+            return
         await self._lead.record(lambda tx: starts.expired(tx, operations.workspace_of(tx, seen.id)))
 
     async def _launched(self, seen: Seen) -> None:
@@ -213,27 +258,34 @@ class WorkspaceController:
         fact = seen.view.fact
         if fact is None:
             return
-        log = await self._place.last_lines(seen.id, LOG_LINES)
-        cause = diagnose(fact.exit_code, log, had_answered=False)
-        await self._place.remove(seen.id, fact.handle, grace_s=GRACE_S)
+        log = await self._keep_log(seen)
+        cause = fact.verdict or diagnose(fact.exit_code, log, had_answered=False)
+        await self._place.remove(seen.id, fact.handle, grace_s=0 if fact.verdict else GRACE_S)
+        kept = self._place.keeps_environments
         await self._lead.record(
-            lambda tx: _failed_start(tx, seen.id, cause.reason, cause.message, log, cause.next_step)
+            lambda tx: _failed_start(tx, seen.id, cause.reason, cause.message, log, cause.next_step, kept=kept)
         )
 
     async def _gone(self, seen: Seen) -> None:
-        fact = seen.view.fact
-        log = await self._place.last_lines(seen.id, LOG_LINES)
+        fact = await self._find(seen)
+        if fact is not None and fact.alive:
+            return
+        log = await self._keep_log(seen)
         if seen.handle:
             # Whatever the server left behind is ended before its resources are called free.
             await self._place.remove(seen.id, seen.handle, grace_s=GRACE_S)
-        code = fact.exit_code if fact is not None and fact.handle == seen.handle else None
-        await self._lead.record(lambda tx: _gone(tx, seen, code, log, kept=self._place.keeps_environments))
+        ended = fact if fact is not None and fact.handle == seen.handle else None
+        await self._lead.record(lambda tx: _gone(tx, seen, ended, log, kept=self._place.keeps_environments))
 
     async def _went_silent(self, seen: Seen) -> None:
-        await self._lead.record(lambda tx: wakes.silent(tx, operations.workspace_of(tx, seen.id)))
+        fact = seen.view.fact
+        cause = wakes.SILENT if fact is None or fact.reachable else fact.verdict or wakes.SILENT
+        await self._lead.record(lambda tx: wakes.silent(tx, operations.workspace_of(tx, seen.id), cause))
 
     async def _answers_again(self, seen: Seen) -> None:
-        await self._lead.record(lambda tx: wakes.answers_again(tx, operations.workspace_of(tx, seen.id)))
+        fact = seen.view.fact
+        if fact is not None:
+            await self._lead.record(lambda tx: wakes.answers_again(tx, operations.workspace_of(tx, seen.id), fact))
 
     async def _begin_sleep(self, seen: Seen) -> None:
         await self._lead.record(lambda tx: sleeps.wish(tx, self._settings, operations.workspace_of(tx, seen.id)))
@@ -269,13 +321,13 @@ class WorkspaceController:
         await self._lead.record(lambda tx: _platform_stopped(tx, fact.workspace_id))
 
     async def _adopt(self, seen: Seen) -> None:
-        fact = seen.view.fact
-        if fact is not None:
+        fact = await self._find(seen)
+        if fact is not None and fact.alive:
             await self._lead.record(lambda tx: wakes.adopt(tx, operations.workspace_of(tx, seen.id), fact))
 
     async def _delete(self, seen: Seen) -> None:
-        fact = seen.view.fact
-        if fact is not None and fact.alive:
+        fact = await self._find(seen)
+        if fact is not None:
             await self._place.remove(seen.id, fact.handle, grace_s=0)
         await self._place.discard(seen.id)
         for repository, digest in await self._lead.record(lambda tx: wakes.spare_images(tx, seen.id)):
@@ -306,9 +358,10 @@ def _work(tx: UnitOfWork, operation: Operation | None) -> Work | None:
     return Work(operation.kind, operation.step, overdue, claimed, thaws)
 
 
-def _gone(tx: UnitOfWork, seen: Seen, exit_code: int | None, log: str, *, kept: bool) -> None:
+def _gone(tx: UnitOfWork, seen: Seen, ended: Fact | None, log: str, *, kept: bool) -> None:
     row = operations.workspace_of(tx, seen.id)
-    wakes.gone(tx, row, exit_code=exit_code, log=log, handle=seen.handle, kept=kept)
+    code, verdict = (ended.exit_code, ended.verdict) if ended is not None else (None, None)
+    wakes.gone(tx, row, exit_code=code, log=log or row.last_log, handle=seen.handle, kept=kept, verdict=verdict)
 
 
 def _saved(tx: UnitOfWork, checkpoint_id: str | None) -> Checkpoint | None:
@@ -333,10 +386,13 @@ def _failed_start(
     message: str,
     log: str,
     next_step: str = "Read its log, then try again.",
+    *,
+    kept: bool,
 ) -> None:
     row = operations.workspace_of(tx, workspace_id)
     starts.failed(tx, row, code=code, message=message, next_step=next_step)
-    row.last_log = log[-wakes.KEPT_LOG_CHARS :]
+    wakes.keep_log(tx, row, log)
+    row.unsaved = row.unsaved and kept
 
 
 def _platform_stopped(tx: UnitOfWork, workspace_id: str) -> None:

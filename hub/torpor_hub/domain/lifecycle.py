@@ -57,7 +57,7 @@ class Work:
 
 @dataclass(frozen=True)
 class View:
-    """Wish, record and fact of one workspace. ``fact`` None: a live list does not have it."""
+    """Wish, record and fact of one workspace. ``fact`` None: the place does not have it."""
 
     phase: Phase
     desired: Desired
@@ -94,10 +94,8 @@ def _starting(view: View, alive: bool) -> Next:
     if work is None:
         return Next.START_OVERDUE
     ours = fact is not None and fact.grant_id == view.grant_id
-    if alive and fact is not None and fact.answering:
-        return Next.RUNNING
-    if alive:
-        return Next.START_OVERDUE if work.overdue else Next.LAUNCHED
+    if alive and fact is not None:
+        return _coming_up(fact, ours=ours, overdue=work.overdue)
     if ours and work.step == StartStep.LAUNCH:
         return Next.DIED_AT_START
     if work.overdue:
@@ -108,6 +106,16 @@ def _starting(view: View, alive: bool) -> Next:
         return Next.GRANT_EXPIRED
     # Also after the grant: a hub that was ended before it launched anything has forgotten the start.
     return Next.CALL_HUB
+
+
+def _coming_up(fact: Fact, *, ours: bool, overdue: bool) -> Next:
+    if fact.answering:
+        return Next.RUNNING
+    if ours and not fact.reachable:
+        return Next.SILENT
+    if ours and fact.verdict is not None:
+        return Next.DIED_AT_START
+    return Next.START_OVERDUE if overdue else Next.LAUNCHED
 
 
 def _running(view: View, alive: bool) -> Next:
@@ -133,10 +141,12 @@ def _sleeping(view: View, alive: bool) -> Next:
         # One that was thawed after its capture has changed since: it must not be removed for what was saved.
         thawed = alive and view.fact is not None and (view.fact.frozen is False or work.thaws)
         return Next.BACK_TO_WORK if thawed else Next.REMOVE
-    if work.step in (SleepStep.FAIL, SleepStep.CANCEL) and not work.claimed:
-        return Next.BACK_TO_WORK if alive else Next.GONE
-    if not alive and not work.claimed:
+    if work.step in (SleepStep.FAIL, SleepStep.CANCEL) and not work.claimed and alive:
+        return Next.BACK_TO_WORK
+    if not work.claimed and not alive:
         return Next.GONE
+    if not work.claimed and view.fact is not None and not view.fact.reachable:
+        return Next.SILENT
     if work.overdue:
         return Next.SLEEP_OVERDUE
     return Next.NOTHING

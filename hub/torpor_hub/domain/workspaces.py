@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.units import Amount
 
 
@@ -128,7 +129,8 @@ class Fact:
     ``alive`` is None where the place cannot tell: unknown is never taken for stopped. ``handle`` names exactly this start
     (process id and start time, or pod UID), so that nothing else can be removed in its stead. ``frozen``: it stands still for a
     capture, and nothing in it can have changed since; None where the place cannot see that. ``node`` and ``container`` say where
-    it runs, in a place of many nodes.
+    it runs, in a place of many nodes; ``reachable`` tells that this node answers. ``verdict``: why it will not come up, or ended,
+    where the place knows more than an exit code and a log; of one that cannot be reached, why.
     """
 
     workspace_id: str
@@ -142,3 +144,5 @@ class Fact:
     frozen: bool | None = False
     node: str = ""
     container: str = ""
+    reachable: bool = True
+    verdict: Cause | None = None

@@ -40,10 +40,20 @@ class Place(Protocol):
         ...
 
     async def facts(self) -> Mapping[str, Fact]:
-        """Return a live list of every start that the place knows, by workspace id.
+        """Return every start that the place knows, by workspace id; it may lag behind by a moment.
+
+        Whoever acts on what is missing here, or on what should be missing, asks :meth:`find` first.
 
         Raises:
             PlaceError: when the place cannot be listed. Callers then know nothing; they must not assume that nothing runs.
+        """
+        ...
+
+    async def find(self, workspace_id: str) -> Fact | None:
+        """Return what runs of a workspace at this moment, from a live list; None where nothing does.
+
+        Raises:
+            PlaceError: when nobody can tell.
         """
         ...
 
@@ -52,12 +62,17 @@ class Place(Protocol):
 
         Raises:
             CorruptImage: when the checkpoint does not read back.
+            PlaceUnready: when something that it needs is not there yet, or does not answer; it may be repeated.
             PlaceError: when the place cannot hold it.
         """
         ...
 
     async def remove(self, workspace_id: str, handle: str, *, grace_s: float) -> None:
-        """End exactly the start that ``handle`` names, with every process of it; gone already is success."""
+        """End exactly the start that ``handle`` names, with every process of it; gone already is success.
+
+        Raises:
+            PlaceError: when it does not end, or nobody can tell that it has.
+        """
         ...
 
     async def discard(self, workspace_id: str) -> None:

@@ -66,6 +66,14 @@ class ProcessPlace:
         answered = (replace(fact, answering=answer) for fact, answer in zip(asked, answers, strict=True))
         return {fact.workspace_id: fact for fact in (*known, *answered)}
 
+    async def find(self, workspace_id: str) -> Fact | None:
+        """Return what runs of a workspace; None where it has no record.
+
+        Raises:
+            PlaceError: when the folder of workspaces cannot be listed.
+        """
+        return (await self.facts()).get(workspace_id)
+
     async def prepare(self, preparation: Preparation) -> None:
         """Make folders, home and environment ready; restoring an environment publishes it by one rename.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from torpor_hub.domain.workspaces import Checkpoint as Saved
+from torpor_hub.errors import Conflict, PlaceUnready
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
-from torpor_hub.stores.tables import Profile
+from torpor_hub.stores.tables import Profile, Workspace
 
 
 def of_profile(settings: Settings, row: Profile) -> str:
@@ -24,6 +25,21 @@ def of_environment(settings: Settings, profile: Profile, saved: Saved | None) ->
 def base_of(settings: Settings, row: Profile) -> str:
     """Return ``repository@digest`` of what environments of the profile begin with; ``empty`` where they begin with nothing."""
     return f"{repository_of(settings, row)}@{row.digest}" if row.digest else "empty"
+
+
+def require(tx: UnitOfWork, settings: Settings, workspace: Workspace) -> None:
+    """Make sure that the image of the workspace's profile can be run.
+
+    Raises:
+        Conflict: when it cannot be taken over into the registry; the text says why.
+        PlaceUnready: when that has not happened yet.
+    """
+    row = tx.session.get_one(Profile, workspace.profile_id)
+    if not row.image or not settings.registry.host or row.digest:
+        return
+    if row.problem:
+        raise Conflict(row.problem, next_step="Choose another profile, or tell a platform admin.")
+    raise PlaceUnready(f"The image of the profile '{row.name}' is still being copied into the platform's registry.")
 
 
 def repository_of(settings: Settings, row: Profile) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from torpor_hub.domain.lifecycle import StartStep
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint as Saved
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Fact, Mount, Phase, WorkspaceRun
-from torpor_hub.errors import Conflict
+from torpor_hub.errors import Conflict, PlaceUnready
 from torpor_hub.places.base import Preparation
 from torpor_hub.services import images, ledger, operations
 from torpor_hub.services.resources import iso
@@ -56,12 +57,15 @@ def begin(tx: UnitOfWork, settings: Settings, row: Workspace, choice: Environmen
 
     Raises:
         QuotaExceeded: when there is no room; nothing is begun.
-        Conflict: when the asked environment does not exist.
+        Conflict: when the asked environment does not exist, or the profile's image cannot be had.
     """
     if choice is EnvironmentChoice.PREVIOUS and row.previous_checkpoint_id is None:
         raise Conflict(
             f"'{row.name}' has no previous environment.", next_step="Start with the current one, or the profile's."
         )
+    if choice is EnvironmentChoice.PROFILE or row.checkpoint_id is None:
+        with suppress(PlaceUnready):  # waited for before the grant
+            images.require(tx, settings, row)
     ledger.reserve(tx, claim_of(tx, row))
     row.desired, row.environment, row.discard = Desired.RUNNING, choice, False
     waking = row.phase == Phase.ASLEEP and choice is not EnvironmentChoice.PROFILE
@@ -106,8 +110,7 @@ def answer(tx: UnitOfWork, settings: Settings, row: Workspace) -> Waiting | Gran
         return _granted(tx, settings, _grant(tx, settings, row, operation))
     if row.grant_id and operation.step == StartStep.LAUNCH:
         return _granted(tx, settings, tx.session.get_one(Grant, row.grant_id))
-    step = StartStep(operation.step)
-    return Waiting(operation.id, PROGRESS.get(step, 0), SENTENCES.get(step, row.message))
+    return Waiting(operation.id, PROGRESS.get(StartStep(operation.step), 0), row.message)
 
 
 def preparation(tx: UnitOfWork, row: Workspace) -> tuple[Preparation, str]:
@@ -138,6 +141,23 @@ def prepared(tx: UnitOfWork, row: Workspace, *, from_checkpoint: str, notice: st
     operations.changed(tx, row, "prepared")
 
 
+def waiting(tx: UnitOfWork, row: Workspace, sentence: str) -> None:
+    """Record what a start waits for before it can go on; said once, shown until something else is."""
+    operation = operations.current(tx, row)
+    if operation is None or operation.step != StartStep.PREPARE or row.message == sentence:
+        return
+    row.message = sentence
+    operations.changed(tx, row, "waits")
+
+
+def overdue(tx: UnitOfWork, row: Workspace, seconds: float) -> str:
+    """Return why a start that is past its deadline never came to an answer."""
+    operation = operations.current(tx, row)
+    if operation is not None and operation.step == StartStep.PREPARE and row.message != SENTENCES[StartStep.PREPARE]:
+        return f"{row.message} The start was given up after {seconds:.0f} seconds."
+    return f"The server did not answer within {seconds:.0f} seconds."
+
+
 def failed(
     tx: UnitOfWork, row: Workspace, *, code: str, message: str, next_step: str, phase: Phase = Phase.FAILED
 ) -> None:
@@ -164,11 +184,11 @@ def expired(tx: UnitOfWork, row: Workspace) -> None:
 
 
 def launched(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
-    """Record the process that turned up for the grant, once."""
+    """Record the process that turned up for the grant, once, and where it runs, as far as that is known yet."""
+    row.node, row.container = fact.node, fact.container
     if row.handle == fact.handle:
         return
-    row.handle, row.grant_id, row.unsaved = fact.handle, fact.grant_id, True
-    row.node, row.container = fact.node, fact.container
+    row.handle, row.grant_id, row.unsaved, row.last_log = fact.handle, fact.grant_id, True, ""
     grant = tx.session.get(Grant, fact.grant_id)
     if grant is not None:
         grant.used_at = tx.now

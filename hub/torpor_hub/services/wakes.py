@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select
 
-from torpor_hub.domain.diagnose import diagnose
-from torpor_hub.domain.workspaces import Desired, Fact, Phase
+from torpor_hub.domain.diagnose import Cause, diagnose
+from torpor_hub.domain.workspaces import Desired, Fact, Phase, SleepStep
 from torpor_hub.services import ledger, operations, starts
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Checkpoint, Grant, Job, Workspace
 
 KEPT_LOG_CHARS = 40_000
+SILENT = Cause(
+    "SILENT", "The server runs, but does not answer.", "Wait a moment; if it stays, put it to sleep and wake it."
+)
 
 
-def gone(tx: UnitOfWork, row: Workspace, *, exit_code: int | None, log: str, handle: str, kept: bool) -> None:
+def gone(
+    tx: UnitOfWork,
+    row: Workspace,
+    *,
+    exit_code: int | None,
+    log: str,
+    handle: str,
+    kept: bool,
+    verdict: Cause | None = None,
+) -> None:
     """Record that a workspace ended without being asked, and why; ``kept``: its environment is still there.
+
+    ``verdict`` is the place's own, which knows more than exit code and log.
 
     Where it is not, what was not saved is lost, and the page says since when.
     """
     if row.handle != handle:
         return
-    cause = diagnose(exit_code, log, had_answered=True)
+    cause = verdict or diagnose(exit_code, log, had_answered=True)
     operation = operations.current(tx, row)
     if operation is not None and operation.kind == "sleep":
         operations.end(tx, operation, "FAIL", code=cause.reason, error=cause.message)
@@ -49,6 +63,11 @@ def rest(
     operations.enter(tx, row, phase, reason=reason, message=message, next_step=next_step)
 
 
+def keep_log(_: UnitOfWork, row: Workspace, log: str) -> None:
+    """Store the last lines of a server that failed; where there are none any more, those that are stored stay."""
+    row.last_log = log[-KEPT_LOG_CHARS:] or row.last_log
+
+
 def discarded(tx: UnitOfWork, row: Workspace) -> None:
     """Record that a workspace was ended without saving."""
     row.unsaved, row.discard = False, False
@@ -63,20 +82,21 @@ def discarded(tx: UnitOfWork, row: Workspace) -> None:
     )
 
 
-def silent(tx: UnitOfWork, row: Workspace) -> None:
-    """Record that the server's process lives and does not answer; nothing is ended for that."""
-    operations.enter(
-        tx,
-        row,
-        Phase.UNREACHABLE,
-        reason="SILENT",
-        message="The server runs, but does not answer.",
-        next_step="Wait a moment; if it stays, put it to sleep and wake it.",
-    )
+def silent(tx: UnitOfWork, row: Workspace, cause: Cause = SILENT) -> None:
+    """Record that a server which was not seen to end does not answer; nothing is ended for that.
+
+    A start or a sleep of it is given up: both would wait in vain.
+    """
+    operation = operations.current(tx, row)
+    if operation is not None and operation.kind != "checkpoint":
+        operations.end(tx, operation, SleepStep.FAIL, code=cause.reason, error=cause.message, next_step=cause.next_step)
+        row.operation_id, row.desired = None, Desired.RUNNING
+    operations.enter(tx, row, Phase.UNREACHABLE, reason=cause.reason, message=cause.message, next_step=cause.next_step)
 
 
-def answers_again(tx: UnitOfWork, row: Workspace) -> None:
+def answers_again(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     """Record that the server answers again."""
+    row.node, row.container = fact.node, fact.container
     operations.enter(tx, row, Phase.RUNNING, message="The server answers again.")
 
 
