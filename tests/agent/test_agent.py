@@ -135,7 +135,7 @@ def work(layout: Layout, freezer: RecordingFreezer, api: Api, wanted: Claim, *, 
     """Do one capture to its end."""
 
     async def run() -> None:
-        tasks = Tasks("http://api/v1", "proof", transport=httpx.MockTransport(api.answer))
+        tasks = Tasks("http://api/v1", lambda: "proof", transport=httpx.MockTransport(api.answer))
         agent = Agent(tasks, capture or DirectoryCapture(layout), freezer, name="a", node="n")
         async with asyncio.timeout(WITHIN_S):
             await agent.work(wanted)
@@ -222,7 +222,7 @@ def test_a_program_that_ends_in_the_middle_thaws_first(root: Path, layout: Layou
     api, freezer = Api(), RecordingFreezer()
 
     async def run() -> None:
-        tasks = Tasks("http://api/v1", "proof", transport=httpx.MockTransport(api.answer))
+        tasks = Tasks("http://api/v1", lambda: "proof", transport=httpx.MockTransport(api.answer))
         working = asyncio.create_task(
             Agent(tasks, DirectoryCapture(layout), freezer, name="a", node="n").work(claim(root))
         )

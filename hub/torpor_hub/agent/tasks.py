@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -19,9 +19,12 @@ AGAIN_S = 1.0
 
 
 class Tasks:
-    """Claims captures and reports on them, with a token that is renewed before it ends."""
+    """Claims captures and reports on them, with a token that is renewed before it ends.
 
-    def __init__(self, api_url: str, proof: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    ``proof`` returns what proves the agent to the api; it is asked at each renewal, because it may be renewed itself.
+    """
+
+    def __init__(self, api_url: str, proof: Callable[[], str], *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._client = httpx.AsyncClient(base_url=api_url, timeout=TIMEOUT_S, transport=transport)
         self._proof = proof
         self._token = ""
@@ -85,7 +88,7 @@ class Tasks:
         return answer
 
     async def _renew(self) -> None:
-        answer = await self._client.post("/component-tokens", json={"component": "agent", "proof": self._proof})
+        answer = await self._client.post("/component-tokens", json={"component": "agent", "proof": self._proof()})
         answer.raise_for_status()
         self._token = str(answer.json()["token"])
         self._renew_at = time.monotonic() + TOKEN_S - RENEW_BEFORE_S

@@ -45,9 +45,12 @@ def pauses() -> Callable[[], float]:
 
 
 class Api:
-    """The routes that an importer uses, with a token that renews itself."""
+    """The routes that an importer uses, with a token that renews itself.
 
-    def __init__(self, url: str, proof: str) -> None:
+    ``proof`` returns what proves the importer to the api; it is asked at each renewal, because it may be renewed itself.
+    """
+
+    def __init__(self, url: str, proof: Callable[[], str]) -> None:
         self._proof = proof
         self._token = ""
         self._client = httpx.AsyncClient(base_url=url, timeout=ANSWER_S, trust_env=False)
@@ -128,7 +131,7 @@ class Api:
             raise Unavailable(f"The api does not answer {method} {path}: {error!r}") from error
 
     async def _new_token(self) -> str:
-        body = {"component": "importer", "proof": self._proof}
+        body = {"component": "importer", "proof": self._proof()}
         answer = await self._client.post("/component-tokens", json=body)
         if answer.is_error:
             raise Unavailable(f"The api gives the importer no token: {answer.status_code} {answer.text[:300]}")

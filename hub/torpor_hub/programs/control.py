@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from torpor_hub.agent.tasks import Tasks
@@ -44,7 +45,7 @@ class Control:
         capacity = Amount(settings.pool_cpu_milli(), settings.pool_memory_bytes())
         self._place = ProcessPlace(settings.state_dir, layout, platform, capacity)
         self._hub = Hub(settings.hub_api_url, settings.secret("hub-service-token"))
-        self._tasks = Tasks(settings.api_url, settings.secret("agent-proof"))
+        self._tasks = Tasks(settings.api_url, partial(settings.secret, "agent-proof"))
         self._workspaces = WorkspaceController(store, settings, self._place, layout, self._hub, self._lead)
         self._jobs = JobController(store, settings, blobs, signer, _runner(settings, layout, platform), self._lead)
         self._imports = ImportController(store, settings, self._lead)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from torpor_hub.errors import StartupError
@@ -42,7 +43,7 @@ async def run(settings: Settings) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    api = Api(settings.api_url, settings.secret(PROOF))
+    api = Api(settings.api_url, partial(settings.secret, PROOF))
     roots = [str(folder) for folder in (settings.data_dir, *settings.source_roots)]
     try:
         await serve(api, roots, stop)

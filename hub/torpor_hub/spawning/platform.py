@@ -62,11 +62,14 @@ class Grant:
 
 @dataclass(frozen=True)
 class WorkspaceState:
-    """What a wait for a sleep has to know of a workspace."""
+    """What a wait for a sleep, or a start that failed, has to know of a workspace."""
 
     phase: str
     desired: str
     operating: bool
+    reason: str = ""
+    message: str = ""
+    next_step: str = ""
 
 
 @dataclass
@@ -89,7 +92,6 @@ class Platform:
         self.settings = settings
         # Without the environment's proxies: the api is reached directly.
         self._client = httpx.AsyncClient(base_url=settings.api_url, trust_env=False, timeout=CALL_S)
-        self._proof = settings.secret(PROOF)
         self._token = _Token()
         self._renewing = asyncio.Lock()
 
@@ -134,7 +136,7 @@ class Platform:
             return self._token.text
 
     async def _ask_token(self) -> _Token:
-        body = {"component": COMPONENT, "proof": self._proof}
+        body = {"component": COMPONENT, "proof": self.settings.secret(PROOF)}
         response = await self._send("POST", "/component-tokens", body, "")
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise errors.Unavailable("The platform does not recognise the hub.", next_step=CHECK_AGAIN)
@@ -180,7 +182,14 @@ def _start(answer: Mapping[str, Any]) -> Waiting | Grant:
 
 def _state(answer: Mapping[str, Any]) -> WorkspaceState:
     status = answer["status"]
-    return WorkspaceState(str(status["phase"]), str(answer["spec"]["desired"]), status.get("operation") is not None)
+    return WorkspaceState(
+        phase=str(status["phase"]),
+        desired=str(answer["spec"]["desired"]),
+        operating=status.get("operation") is not None,
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or ""),
+        next_step=str(status.get("next_step") or ""),
+    )
 
 
 def _understood(read: Callable[[], T]) -> T:
