@@ -11,6 +11,7 @@ import random
 import re
 import string
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support import trees, wheels
+from tests.browser.sites import USER, ProcessSite, Seen, Site
+from tests.support import wheels
 from tests.support.browser import chromium
 from tests.support.failpoints import Failpoints
-from tests.support.platform import Platform, platform, until
+from tests.support.platform import platform, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.embedded, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 SHOTS = Path("test-results")
 SHOWN = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 MEASURES = ("dep_delay", "arr_delay", "air_time", "distance", "dep_time")
@@ -35,8 +37,7 @@ CARRIERS = ("UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN", "VX")
 class Journey:
     """What one run draws from its seed, and where it goes."""
 
-    site: Platform
-    failpoints: Failpoints
+    site: Site
     draw: random.Random
     folder: Path
     page: Page
@@ -54,28 +55,33 @@ class Journey:
 
     @property
     def workspace(self) -> str:
-        """The id of the workspace, from the database."""
-        return str(self.site.rows("SELECT id FROM workspaces WHERE name = ?", self.word("workspace"))[0]["id"])
-
-    @property
-    def environment(self) -> Path:
-        """The folder of the workspace's environment."""
-        return self.site.state / "workspaces" / self.workspace / "env"
+        """The id of the workspace."""
+        return self.site.workspace(self.word("workspace"))
 
 
-@pytest.fixture
-def journey(tmp_path: Path) -> Iterator[Journey]:
+@contextmanager
+def on_processes(folder: Path, draw: random.Random) -> Iterator[Site]:
+    """Give a platform of local processes under a generated path prefix."""
+    prefix = f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/"
+    failpoints = Failpoints(folder / "failpoints")
+    failpoints.folder.mkdir()
+    environment = {"TORPOR_FAILPOINTS": str(failpoints.folder)}
+    with platform(folder, demo_data=True, prefix=prefix, **environment) as running:
+        yield ProcessSite(running, failpoints)
+
+
+PLACES = [pytest.param(on_processes, id="processes", marks=pytest.mark.embedded)]
+
+
+@pytest.fixture(params=PLACES)
+def journey(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Journey]:
     seed = int(os.environ.get("TORPOR_SEED", random.SystemRandom().randrange(10**6)))
     print(f"TORPOR_SEED={seed}")
     draw = random.Random(seed)
-    prefix = f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/"
-    failpoints = Failpoints(tmp_path / "failpoints")
-    failpoints.folder.mkdir()
-    environment = {"TORPOR_FAILPOINTS": str(failpoints.folder)}
-    with platform(tmp_path, demo_data=True, prefix=prefix, **environment) as site, chromium() as browser:
+    with request.param(tmp_path, draw) as site, chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(60_000)
-        journey = Journey(site, failpoints, draw, tmp_path, page)
+        journey = Journey(site, draw, tmp_path, page)
         yield journey
         journey.shot("last")
         print("DIALOGS", page.locator(".jp-Dialog").all_inner_texts())
@@ -88,8 +94,8 @@ def test_from_sign_in_to_a_package_that_survives_sleep(journey: Journey) -> None
     generated_data_agrees_with_duckdb(journey)
     install_a_package(journey)
     a_job_finds_the_package(journey)
-    before = sleep_from_the_panel(journey)
-    wake_with_the_same_tree(journey, before)
+    saved = sleep_from_the_panel(journey)
+    wake_with_the_same_tree(journey, saved)
     the_notebook_finds_the_package(journey)
     assert journey.site.held() == [journey.workspace]
 
@@ -97,8 +103,8 @@ def test_from_sign_in_to_a_package_that_survives_sleep(journey: Journey) -> None
 def sign_in_and_create(journey: Journey) -> None:
     page, site = journey.page, journey.site
     page.goto(site.url)
-    page.fill("input[name=username]", "ada")
-    page.fill("input[name=password]", site.passwords["ada"])
+    page.fill("input[name=username]", USER)
+    page.fill("input[name=password]", site.passwords[USER])
     page.click("input[type=submit]")
     page.fill("input[name=name]", journey.word("workspace"))
     journey.shot("workspaces")
@@ -138,15 +144,14 @@ def flights_agree_with_duckdb(journey: Journey) -> None:
         for column in draw.sample(MEASURES, 3)
     ]
     got = run_spark_form(journey, "flights", 'torpor.dataset("research/flights").path', queries)
-    files = journey.site.state / "data" / "flights" / "**" / "*.parquet"
-    assert got == aggregates(str(files), queries)
+    files, _ = journey.site.data("flights")
+    assert got == aggregates(f"{files}/**/*.parquet", queries)
 
 
 def generated_data_agrees_with_duckdb(journey: Journey) -> None:
     """The same over a dataset that nobody knew before: registered through the api, read by a job."""
     name, draw = journey.word("dataset"), journey.draw
-    folder = journey.site.state / "data" / name
-    folder.mkdir()
+    folder, root = journey.site.data(name)
     rows = (
         "SELECT range AS i, (random() * 11)::INT + 1 AS month, ['UA', 'B6', 'EV'][range % 3 + 1] AS carrier, "
         f"round(random() * 1000) AS {name} FROM range({draw.randrange(2000, 9000)})"
@@ -155,7 +160,7 @@ def generated_data_agrees_with_duckdb(journey: Journey) -> None:
         f"SELECT setseed({draw.random()}); COPY ({rows}) TO '{folder}' (FORMAT parquet, PARTITION_BY (month), OVERWRITE)"
     )
     with journey.site.client("root") as client:
-        body = {"name": name, "tenant": "research", "kind": "files", "spec": {"root": str(folder)}}
+        body = {"name": name, "tenant": "research", "kind": "files", "spec": {"root": root}}
         assert client.post("/sources", json=body).status_code == 201
         body = {"name": name, "tenant": "research", "source": name, "path": "."}
         made = client.post("/datasets", json=body)
@@ -170,7 +175,8 @@ def install_a_package(journey: Journey) -> None:
     package, version = journey.word("package"), f"{journey.draw.randrange(1, 9)}.{journey.draw.randrange(99)}"
     journey.names["version"], journey.names["value"] = version, str(journey.draw.randrange(10**6))
     wheel = wheels.make(journey.folder, package, version, int(journey.names["value"]))
-    write_notebook(journey, "install", [f"%pip install --no-index --no-deps {wheel}"])
+    path = journey.site.put_home(wheel.name, wheel.read_bytes())
+    write_notebook(journey, "install", [f"%pip install --no-index --no-deps {path}"])
     open_notebook(journey, "install")
     run_cell(journey, "%pip install", expected=f"Successfully installed {package}-{version}")
 
@@ -191,38 +197,29 @@ def a_job_finds_the_package(journey: Journey) -> None:
     )
 
 
-def sleep_from_the_panel(journey: Journey) -> dict[str, trees.Entry]:
-    """Sleep now: the browser is taken to the workspace's page, and the tree is listed when all is saved and frozen."""
-    page, failpoints = journey.page, journey.failpoints
-    failpoints.arm("sleep.before_remove", "pause")
-    hits = failpoints.hits("sleep.before_remove")
+def sleep_from_the_panel(journey: Journey) -> Seen:
+    """Sleep now: the browser is taken to the workspace's page; what is saved is listed."""
+    page, workspace = journey.page, journey.workspace
     open_panel(journey)
     panel = page.locator("#torpor-panel")
-    panel.get_by_role("button", name=re.compile("^Sleep")).click()
-    page.locator(".jp-Dialog").get_by_role("button", name=re.compile("^Sleep")).click()
-    page.wait_for_url("**/services/torpor/workspaces/ws-*")
-    failpoints.reached("sleep.before_remove", hits, 60)
-    journey.shot("sleeping")
-    before = trees.listing(journey.environment)
-    failpoints.disarm("sleep.before_remove")
+    with journey.site.sleeping(workspace) as saved:
+        panel.get_by_role("button", name=re.compile("^Sleep")).click()
+        page.locator(".jp-Dialog").get_by_role("button", name=re.compile("^Sleep")).click()
+        page.wait_for_url("**/services/torpor/workspaces/ws-*")
+        journey.shot("sleeping")
     expect(page.locator("#phase")).to_have_text("asleep", timeout=60_000)
     journey.shot("asleep")
-    assert not journey.environment.exists()
+    assert journey.site.left(workspace) == []
     assert journey.site.held() == []
-    assert not [line for line in journey.site.processes().values() if "singleuser" in line or "ipykernel" in line]
-    return before
+    return saved
 
 
-def wake_with_the_same_tree(journey: Journey, before: dict[str, trees.Entry]) -> None:
-    page, failpoints = journey.page, journey.failpoints
-    failpoints.arm("start.prepared", "pause")
-    hits = failpoints.hits("start.prepared")
-    page.click("text=Wake")
-    failpoints.reached("start.prepared", hits, 60)
-    after = trees.listing(journey.environment)
-    failpoints.disarm("start.prepared")
-    assert len(before) > 20
-    assert after == before
+def wake_with_the_same_tree(journey: Journey, saved: Seen) -> None:
+    page = journey.page
+    with journey.site.waking(journey.workspace) as restored:
+        page.click("text=Wake")
+    assert len(saved.tree) > 20
+    assert restored.tree == saved.tree
     expect(page.locator("#phase")).to_have_text("running", timeout=120_000)
     expect(page.locator("#message")).to_contain_text("were restored as of")
     journey.shot("awake")
@@ -308,9 +305,8 @@ def write_notebook(journey: Journey, name: str, sources: list[str]) -> None:
         for number, source in enumerate([*sources, ""])
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
-    home = journey.site.state / "homes" / "research" / "ada"
     notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (home / f"{journey.word(name)}.ipynb").write_text(json.dumps(notebook))
+    journey.site.put_home(f"{journey.word(name)}.ipynb", json.dumps(notebook).encode())
 
 
 def open_notebook(journey: Journey, name: str) -> None:
