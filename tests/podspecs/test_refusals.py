@@ -47,6 +47,14 @@ CASES = {
         + "ValidatingAdmissionPolicy 'torpor' with binding 'torpor' denied request: failed to configure binding: no params found",
         "The tenant's policy is not in its namespace yet.",
     ),
+    "POLICY of a webhook": (
+        'admission webhook "images.example.org" denied the request: the registry is not ours',
+        "A policy of the cluster does not allow this: the registry is not ours.",
+    ),
+    "POLICY of a silent webhook": (
+        'admission webhook "images.example.org" denied the request without explanation',
+        "A policy of the cluster does not allow this: it gave no reason.",
+    ),
     "NAMESPACE_ENDING": (
         POD + "unable to create new content in namespace torpor-a because it is being terminated",
         "The tenant's namespace is being removed.",

@@ -21,6 +21,7 @@ from torpor_hub.podspecs.refusals import explain
 LONGEST_QUOTE = 1000
 # A token that has just been renewed, too many requests, and every fault of the server: nothing is known then.
 NO_ANSWER = (HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+REFUSED = (" is forbidden: ", " denied the request")
 
 
 def parse(body: bytes, what: str) -> Json:
@@ -48,10 +49,11 @@ def of_status(status: Json, what: str) -> ClusterError:
     """Return the error that a ``Status`` object stands for, such as one that ends a watch."""
     code, reason, message = status.get("code", 0), status.get("reason", ""), str(status.get("message", ""))
     text = f"{what}: {message[:LONGEST_QUOTE] or f'status {code}'}"
+    # Policies and webhooks choose their own status; a policy's default is 422.
+    if code == HTTPStatus.FORBIDDEN or (code < 500 and any(words in message for words in REFUSED)):
+        cause = explain(message)
+        return Denied(cause.message, reason=cause.reason, next_step=cause.next_step, answer=text)
     match code:
-        case HTTPStatus.FORBIDDEN:
-            cause = explain(message)
-            return Denied(cause.message, reason=cause.reason, next_step=cause.next_step, answer=text)
         case HTTPStatus.NOT_FOUND:
             return ObjectMissing(text)
         case HTTPStatus.CONFLICT:

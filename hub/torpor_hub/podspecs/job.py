@@ -18,6 +18,8 @@ GRACE_S = 30
 LONGEST_S = 7 * 24 * 3600
 # The wrapper ends an attempt that takes too long and says so. The cluster does where there is no wrapper any more.
 BEYOND_WRAPPER_S = 3600
+# What the kubelet keeps of a container that ended. Source: the default of ``terminationMessagePath``.
+LAST_WORDS = "/dev/termination-log"
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
@@ -134,6 +136,7 @@ def _program(run: Attempt, shape: ClusterShape, command: Sequence[str]) -> Progr
             "HOME": shape.home_dir,
             "TORPOR_FOLDER": shape.scratch_dir,
             "TORPOR_HOME": shape.home_dir,
+            "TORPOR_LAST_WORDS": LAST_WORDS,
         },
         amount=run.amount,
         scratch={

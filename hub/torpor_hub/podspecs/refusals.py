@@ -17,6 +17,7 @@ RANGE = re.compile(
 )
 SECURITY = re.compile(r'violates PodSecurity "(?P<level>[\w-]+):[^"]*": (?P<what>.+)', re.DOTALL)
 POLICY = re.compile(r"ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: (?P<what>.+)", re.DOTALL)
+WEBHOOK = re.compile(r'admission webhook "[^"]*" denied the request(?: without explanation|: (?P<what>.+))', re.DOTALL)
 RIGHT = re.compile(r'User "(?P<who>[^"]+)" cannot (?P<verb>\w+) resource "(?P<what>[^"]+)"')
 ADMIN = "Tell a platform admin: the platform's own setting is at fault, not yours."
 THINGS = {"memory": "memory", "cpu": "CPU", "storage": "storage", "pods": "pods", "persistentvolumeclaims": "homes"}
@@ -25,7 +26,7 @@ BYTES = ("memory", "storage", "ephemeral-storage")
 
 
 def explain(message: str) -> Cause:
-    """Return what a refusal with status 403 means. ``message`` is the ``Status`` object's, in full.
+    """Return what a refusal means, most often one with status 403. ``message`` is the ``Status`` object's, in full.
 
     The reasons are ``QUOTA LIMIT_RANGE POD_SECURITY POLICY NAMESPACE_ENDING FORBIDDEN``. Source of the texts: the admission
     plug-ins of Kubernetes 1.34.
@@ -88,7 +89,7 @@ def _security(found: re.Match[str]) -> Cause:
 
 
 def _policy(found: re.Match[str]) -> Cause:
-    what = found["what"].strip().rstrip(".")
+    what = (found["what"] or "it gave no reason").strip().rstrip(".")
     if "no params found" in what:
         return Cause("POLICY", "The tenant's policy is not in its namespace yet.", "Try again in a minute.")
     return Cause("POLICY", f"A policy of the cluster does not allow this: {what}.", "Choose another image or size.")
@@ -108,6 +109,7 @@ MEANINGS = (
     (RANGE, _range),
     (SECURITY, _security),
     (POLICY, _policy),
+    (WEBHOOK, _policy),
     (re.compile("because it is being terminated"), _ending),
     (RIGHT, _right),
 )

@@ -1,0 +1,294 @@
+"""The client's verbs on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.cluster.objects import make_tenant, plan, shape_of, until, workspace
+from torpor_hub.cluster import access, kinds
+from torpor_hub.cluster.access import Access
+from torpor_hub.cluster.client import Cluster
+from torpor_hub.cluster.watch import Watch
+from torpor_hub.errors import (
+    ClusterError,
+    ClusterUnavailable,
+    ObjectConflict,
+    ObjectExists,
+    ObjectMissing,
+    StartupError,
+    VersionExpired,
+)
+from torpor_hub.podspecs.job import job_object, job_secret
+from torpor_hub.podspecs.tenant import namespace_object, tenant_objects
+
+pytestmark = pytest.mark.cluster
+
+
+def config_map(namespace: str, name: str = "one", **data: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace, "labels": {"kind": name}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+async def make_namespace(cluster: Cluster, prefix: str, name: str = "research") -> str:
+    made = await cluster.apply(namespace_object(replace(plan(), name=name), shape_of(prefix)))
+    return str(made["metadata"]["name"])
+
+
+def test_what_was_made_can_be_read_found_changed_and_removed(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            await cluster.create(config_map(namespace, "one", a="1"))
+            await cluster.create(config_map(namespace, "two", a="1"))
+            assert (await cluster.get(kinds.CONFIG_MAP, "one", namespace))["data"] == {"a": "1"}
+            found = await cluster.list(kinds.CONFIG_MAP, namespace, labels="kind=two")
+            assert [item["metadata"]["name"] for item in found.items] == ["two"]
+            assert [kinds.of(item) for item in found.items] == [kinds.CONFIG_MAP]
+            named = await cluster.list(kinds.CONFIG_MAP, namespace, fields="metadata.name=one")
+            assert len(named.items) == 1
+            changed = await cluster.patch(kinds.CONFIG_MAP, "one", {"data": {"a": None, "b": "2"}}, namespace)
+            assert changed["data"] == {"b": "2"}
+            await cluster.delete(kinds.CONFIG_MAP, "one", namespace)
+            with pytest.raises(ObjectMissing):
+                await cluster.get(kinds.CONFIG_MAP, "one", namespace)
+
+    asyncio.run(run())
+
+
+def test_an_object_is_made_once_and_a_change_of_an_old_version_is_refused(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            first = await cluster.create(config_map(namespace))
+            with pytest.raises(ObjectExists):
+                await cluster.create(config_map(namespace))
+            await cluster.patch(kinds.CONFIG_MAP, "one", {"data": {"a": "1"}}, namespace)
+            old = {"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}, "data": {"a": "2"}}
+            with pytest.raises(ObjectConflict):
+                await cluster.patch(kinds.CONFIG_MAP, "one", old, namespace)
+            with pytest.raises(ObjectMissing):
+                await cluster.create(config_map(f"{prefix}nowhere"))
+
+    asyncio.run(run())
+
+
+def test_a_dry_run_makes_nothing(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            await cluster.create(config_map(namespace), dry_run=True)
+            await cluster.apply(config_map(namespace), dry_run=True)
+            with pytest.raises(ObjectMissing):
+                await cluster.get(kinds.CONFIG_MAP, "one", namespace)
+
+    asyncio.run(run())
+
+
+def test_applying_again_changes_nothing_and_takes_back_what_others_changed(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            first = await cluster.apply(config_map(namespace, a="1", b="1"))
+            again = await cluster.apply(config_map(namespace, a="1", b="1"))
+            assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+            await cluster.patch(kinds.CONFIG_MAP, "one", {"data": {"a": "theirs", "c": "theirs"}}, namespace)
+            repaired = await cluster.apply(config_map(namespace, a="1"))
+            assert repaired["data"] == {"a": "1", "c": "theirs"}
+
+    asyncio.run(run())
+
+
+def test_everything_of_a_tenant_may_be_applied_at_any_time(reach: Access, prefix: str) -> None:
+    made, shape = plan(), shape_of(prefix, registry_host="registry.example:5000")
+
+    async def versions(cluster: Cluster) -> list[str]:
+        await cluster.apply(namespace_object(made, shape))
+        applied = [await cluster.apply(thing) for thing in tenant_objects(made, shape)]
+        # Of quotas and budgets, others write the status.
+        return [thing["metadata"]["resourceVersion"] for thing in applied if "status" not in thing]
+
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            first = await versions(cluster)
+            assert len(first) >= 9
+            assert await versions(cluster) == first
+
+    asyncio.run(run())
+
+
+def test_a_removal_meant_for_another_object_of_that_name_is_refused(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            old = await cluster.create(config_map(namespace))
+            await cluster.delete(kinds.CONFIG_MAP, "one", namespace, uid=old["metadata"]["uid"])
+            new = await cluster.create(config_map(namespace))
+            with pytest.raises(ObjectConflict):
+                await cluster.delete(kinds.CONFIG_MAP, "one", namespace, uid=old["metadata"]["uid"])
+            kept = await cluster.get(kinds.CONFIG_MAP, "one", namespace)
+            assert kept["metadata"]["uid"] == new["metadata"]["uid"]
+
+    asyncio.run(run())
+
+
+def test_the_pods_that_the_platform_makes_pass_the_walls_that_it_makes(reach: Access, prefix: str) -> None:
+    from tests.podspecs.examples import JOB
+
+    shape = shape_of(prefix)
+
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            await make_tenant(cluster, plan(), shape)
+            await cluster.create(workspace(shape), dry_run=True)
+            job = job_object(replace(JOB, tenant="research"), shape)
+            made = await cluster.create({**job, "spec": {**job["spec"], "suspend": True}})
+            secret = await cluster.create(job_secret(JOB, shape, made["metadata"]["uid"]))
+            template = made["spec"]["template"]
+            metadata = {**template["metadata"], "name": "as-made", "namespace": job["metadata"]["namespace"]}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+            await cluster.create(pod, dry_run=True)
+            async with Watch(cluster, kinds.SECRET, fields=f"metadata.name={secret['metadata']['name']}") as secrets_:
+                namespace = job["metadata"]["namespace"]
+                secrets_.add(namespace)
+                await until(secrets_, lambda: secrets_.snapshot().objects)
+                await cluster.delete(kinds.JOB, job["metadata"]["name"], namespace)
+                await until(secrets_, lambda: not secrets_.snapshot().objects)
+
+    asyncio.run(run())
+
+
+def test_a_watch_goes_on_where_an_earlier_one_ended(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            before = (await cluster.list(kinds.CONFIG_MAP, namespace, labels="kind=one")).version
+            await cluster.create(config_map(namespace))
+            await cluster.delete(kinds.CONFIG_MAP, "one", namespace)
+            watch = cluster.watch(kinds.CONFIG_MAP, namespace, version=before, labels="kind=one", within_s=1)
+            changes = [event.change async for event in watch]
+            assert [change for change in changes if change != "BOOKMARK"] == ["ADDED", "DELETED"]
+
+    asyncio.run(run())
+
+
+def test_a_version_that_the_server_has_forgotten_is_said_as_such(reach: Access) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            # Events are the kind of which the server keeps nothing but what its store has, and that is thinned every 5 minutes.
+            async for event in cluster.watch(kinds.EVENT, "kube-system", version="1", within_s=1):
+                if event.change != "BOOKMARK":
+                    pytest.skip("this API server is younger than the first thinning of its store")
+
+    with pytest.raises(VersionExpired):
+        asyncio.run(run())
+
+
+class CountingCluster(Cluster):
+    """Counts what is asked."""
+
+    def __init__(self, reach: Access) -> None:
+        super().__init__(reach)
+        self.lists = self.watches = 0
+        self.asked = asyncio.Event()
+
+    async def list(self, *arguments: Any, **named: Any) -> Any:
+        self.lists += 1
+        return await super().list(*arguments, **named)
+
+    def watch(self, *arguments: Any, **named: Any) -> Any:
+        self.watches += 1
+        if self.watches == 3:
+            self.asked.set()
+        return super().watch(*arguments, **named)
+
+
+def test_watches_that_end_and_go_on_cost_no_further_list(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with CountingCluster(reach) as cluster:
+            namespace = await make_namespace(cluster, prefix)
+            async with Watch(cluster, kinds.CONFIG_MAP, labels="kind", within_s=2) as watch:
+                watch.add(namespace)
+                await cluster.asked.wait()
+                await cluster.create(config_map(namespace))
+                await until(watch, lambda: watch.snapshot().objects)
+                assert cluster.lists == 1
+
+    asyncio.run(run())
+
+
+def test_namespaces_come_and_go_while_the_others_stay_known(reach: Access, prefix: str) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            one, two = [await make_namespace(cluster, prefix, name) for name in ("one", "two")]
+            await cluster.create(config_map(one))
+            async with Watch(cluster, kinds.CONFIG_MAP, labels="kind") as watch:
+                watch.follow([one])
+                assert not watch.snapshot().current
+                assert await watch.known(one, within_s=30)
+                assert (one, "one") in watch.snapshot().objects
+                assert not watch.snapshot().knows(two)
+                watch.follow([one, two])
+                assert await watch.known(two, within_s=30)
+                await cluster.create(config_map(two, "late"))
+                assert await until(watch, lambda: watch.snapshot().objects.get((two, "late")))
+                watch.follow([two])
+                assert list(watch.snapshot().objects) == [(two, "late")]
+                await cluster.delete(kinds.CONFIG_MAP, "late", two)
+                await until(watch, lambda: not watch.snapshot().objects)
+                assert watch.snapshot().current
+
+    asyncio.run(run())
+
+
+def test_the_last_lines_of_a_program_can_be_read_and_its_arguments_are_what_was_given(
+    reach: Access, prefix: str
+) -> None:
+    shape = shape_of(prefix)
+
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            namespace = await make_tenant(cluster, plan(), shape)
+            async with Watch(cluster, kinds.POD) as pods:
+                pods.add(namespace)
+                await cluster.create(workspace(shape, args=("-conf", "$(HOME)/nope")))
+                assert await cluster.logs("ws-1", namespace, lines=5) == ""
+                await until(pods, lambda: phase(pods, namespace) == "Failed")
+            assert "open $(HOME)/nope: no such file" in await cluster.logs("ws-1", namespace, lines=5)
+            with pytest.raises(ObjectMissing):
+                await cluster.logs("ws-2", namespace, lines=5)
+
+    asyncio.run(run())
+
+
+def phase(pods: Watch, namespace: str) -> str:
+    found: str = pods.snapshot().objects.get((namespace, "ws-1"), {}).get("status", {}).get("phase", "")
+    return found
+
+
+def test_an_address_where_nobody_answers_is_unknown_and_no_kind_of_no(reach: Access) -> None:
+    async def run() -> None:
+        async with Cluster(replace(reach, server="https://127.0.0.1:1")) as cluster:
+            with pytest.raises(ClusterUnavailable, match="does not answer"):
+                await cluster.list(kinds.POD, "default")
+
+    asyncio.run(run())
+
+
+def test_a_kind_that_the_platform_does_not_make_is_refused_before_it_is_sent(reach: Access) -> None:
+    async def run() -> None:
+        async with Cluster(reach) as cluster:
+            with pytest.raises(ClusterError, match="no kind that the platform makes"):
+                await cluster.create({"apiVersion": "v2", "kind": "Pod", "metadata": {"name": "x"}})
+
+    asyncio.run(run())
+
+
+def test_a_missing_kubeconfig_is_named() -> None:
+    with pytest.raises(StartupError, match="nowhere"):
+        access.find(variables={"KUBECONFIG": "/nowhere"})
+    with pytest.raises(StartupError, match="KUBECONFIG is not set"):
+        access.find(variables={})
