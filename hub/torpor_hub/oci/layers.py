@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from torpor_hub.errors import CorruptImage, UnsafeArchive
+from torpor_hub.errors import CorruptImage, FileChanged, UnsafeArchive
 from torpor_hub.oci import tarfmt
 from torpor_hub.oci.images import LayerRecord
 from torpor_hub.oci.streams import CHUNK_BYTES, Compressor, Decompressor, shifted
@@ -58,16 +58,25 @@ def write_layer(
         FileChanged: a file or folder changed, grew, shrank or vanished while it was read.
         CaptureFailed: something cannot be read.
     """
-    writer = _Writer(Compressor(sink), progress)
+    writer = LayerWriter(sink, progress)
     for found in walk(root, excludes):
         writer.add(found)
     return writer.finish()
 
 
-class _Writer:
-    def __init__(self, out: Compressor, progress: Callable[[int], None] | None) -> None:
-        self._out = out
+class LayerWriter:
+    """Writes the things that a walk finds as one layer, whose compressed bytes go to ``sink``.
+
+    ``live`` is for a folder that is written to meanwhile: what vanishes is left out, and what shrinks is filled up with zeros.
+    The caller has to find out what changed, and write that again.
+    """
+
+    def __init__(
+        self, sink: Callable[[bytes], object], progress: Callable[[int], None] | None = None, *, live: bool = False
+    ) -> None:
+        self._out = Compressor(sink)
         self._progress = progress
+        self._live = live
         self._links: dict[tuple[int, int], bytes] = {}
         self._hidden: bytes | None = None
         self._skipped: list[str] = []
@@ -75,22 +84,38 @@ class _Writer:
         self._entries = 0
         self._bytes_read = 0
 
-    def add(self, found: Found) -> None:
-        """Write one thing, or note why it is skipped."""
+    def add(self, found: Found) -> bool:
+        """Write one thing, or note why it is skipped; return whether it was written.
+
+        Raises:
+            FileChanged: it changed meanwhile, and the folder is not ``live``.
+            CaptureFailed: it cannot be read.
+        """
         reason = self._reason_to_skip(found)
         if reason is not None:
             self._skip(found, reason)
-            return
-        self._entries += 1
+            return False
         if self._progress:
             self._progress(self._bytes_read)
+        try:
+            self._add(found)
+        except FileChanged:
+            if not self._live:
+                raise
+            return False
+        self._entries += 1
+        return True
+
+    def _add(self, found: Found) -> None:
         status = found.status
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            first = self._links.setdefault((status.st_dev, status.st_ino), found.path)
-            if first != found.path:
-                self._out.write(tarfmt.header(_entry(found, tarfmt.HARD_LINK, target=first)))
-                return
+        identity = (status.st_dev, status.st_ino)
+        linked = status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode)
+        if linked and identity in self._links:
+            self._out.write(tarfmt.header(_entry(found, tarfmt.HARD_LINK, target=self._links[identity])))
+            return
         self._add_new(found, KINDS[stat.S_IFMT(status.st_mode)])
+        if linked:
+            self._links[identity] = found.path
 
     def finish(self) -> Layer:
         """Return the layer after the end mark of the archive."""
@@ -103,7 +128,7 @@ class _Writer:
         if kind == tarfmt.FILE:
             self._add_file(found)
         elif kind == tarfmt.DIRECTORY:
-            self._out.write(tarfmt.header(_entry(found, kind, xattrs=_xattrs(found.directory))))
+            self._out.write(tarfmt.header(_entry(found, kind, xattrs=self._attributes(found, found.directory))))
         elif kind == tarfmt.SYMLINK:
             self._out.write(tarfmt.header(_entry(found, kind, target=read_link(found))))
         else:
@@ -113,22 +138,32 @@ class _Writer:
         size = found.status.st_size
         descriptor = open_file(found)
         try:
-            self._out.write(tarfmt.header(_entry(found, tarfmt.FILE, size=size, xattrs=_xattrs(descriptor))))
+            xattrs = self._attributes(found, descriptor)
+            self._out.write(tarfmt.header(_entry(found, tarfmt.FILE, size=size, xattrs=xattrs)))
             left = size
             while left:
-                content = os.read(descriptor, min(left, CHUNK_BYTES))
-                if not content:
-                    raise changed(found.path)
+                content = os.read(descriptor, min(left, CHUNK_BYTES)) or self._filling(found, left)
                 self._out.write(content)
                 left -= len(content)
                 self._bytes_read += len(content)
                 if self._progress:
                     self._progress(self._bytes_read)
-            if not same(os.fstat(descriptor), found.status):
+            if not self._live and not same(os.fstat(descriptor), found.status):
                 raise changed(found.path)
         finally:
             os.close(descriptor)
         self._out.write(tarfmt.padding(size))
+
+    def _filling(self, found: Found, left: int) -> bytes:
+        """Return zeros in place of what a file has lost since its header was written."""
+        if not self._live:
+            raise changed(found.path)
+        return bytes(min(left, CHUNK_BYTES))
+
+    def _attributes(self, found: Found, descriptor: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the extended attributes that the layer keeps."""
+        del found
+        return tuple((key, value) for key, value in read_xattrs(descriptor) if is_kept_xattr(key))
 
     def _reason_to_skip(self, found: Found) -> str | None:
         if self._hidden is not None and found.path.startswith(self._hidden):
@@ -165,17 +200,14 @@ def _entry(
     return Entry(found.path, kind, mode, status.st_uid, status.st_gid, size, status.st_mtime_ns, target, xattrs)
 
 
-def _xattrs(descriptor: int) -> tuple[tuple[bytes, bytes], ...]:
+def read_xattrs(descriptor: int) -> list[tuple[bytes, bytes]]:
+    """Return all extended attributes that may be read, by name; none where the file system has none."""
     try:
         names = os.listxattr(descriptor)
-        return tuple(
-            (os.fsencode(name), os.getxattr(descriptor, name))
-            for name in sorted(names)
-            if is_kept_xattr(os.fsencode(name))
-        )
+        return [(os.fsencode(name), os.getxattr(descriptor, name)) for name in sorted(names)]
     except OSError as error:
         if error.errno in NO_XATTRS:
-            return ()
+            return []
         raise
 
 

@@ -76,7 +76,9 @@ class Registry:
             ImageMissing: there is no such blob.
         """
         answer = self._blob("GET", repository, digest, stream=True)
-        return cast(BinaryIO, io.BufferedReader(_Body(answer, f"The blob {digest} of {self._named(repository)}"), CHUNK_BYTES))
+        return cast(
+            BinaryIO, io.BufferedReader(_Body(answer, f"The blob {digest} of {self._named(repository)}"), CHUNK_BYTES)
+        )
 
     def has_blob(self, repository: str, digest: str, size_bytes: int) -> bool:
         """Return whether the registry says that a blob of this digest and size is there; it may be wrong."""

@@ -293,7 +293,7 @@ def _parts(path: bytes) -> tuple[bytes, ...]:
     parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
     if b".." in parts:
         raise UnsafeArchive(f"the archive has an entry that leaves its folder: {shown(path)}")
-    if any(len(part) > 255 for part in parts):
+    if any(len(part.removeprefix(WHITEOUT)) > 255 for part in parts):
         raise UnsafeArchive(f"the archive has an entry with a name of over 255 bytes: {shown(path)}")
     return parts
 

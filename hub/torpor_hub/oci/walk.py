@@ -43,16 +43,26 @@ class _Level(NamedTuple):
     names: Iterator[str]
 
 
-def walk(root: Path, excludes: Sequence[str] = ()) -> Iterator[Found]:
+def walk(
+    root: Path,
+    excludes: Sequence[str] = (),
+    *,
+    wanted: Callable[[bytes], bool] | None = None,
+    live: bool = False,
+) -> Iterator[Found]:
     """Yield the root and everything below it, folders before their content, names in byte order.
 
     ``excludes`` are shell patterns: one without a slash matches a name at any depth, one with a slash the path from the
-    root (a ``*`` there crosses slashes). What is excluded is left out with all that it holds.
+    root (a ``*`` there crosses slashes). What is excluded, or has a path that is not ``wanted``, is left out with all that it
+    holds. A ``live`` folder may be written to meanwhile: what vanishes is left out.
 
     Raises:
-        FileChanged: something vanished or changed its place during the walk.
+        FileChanged: something vanished or changed its place during the walk, and the folder is not ``live``.
         CaptureFailed: something cannot be read.
     """
+    if live:
+        yield from _walk_live(root, _matcher(excludes))
+        return
     excluded = _matcher(excludes)
     current = _open_root(root)
     try:
@@ -68,7 +78,7 @@ def walk(root: Path, excludes: Sequence[str] = ()) -> Iterator[Found]:
                 continue
             encoded = os.fsencode(name)
             path = level.path + b"/" + encoded if level.path else encoded
-            if excluded(encoded, path):
+            if excluded(encoded, path) or (wanted and not wanted(path)):
                 continue
             with _Reading(path):
                 status = os.stat(name, dir_fd=current, follow_symlinks=False)
@@ -78,6 +88,70 @@ def walk(root: Path, excludes: Sequence[str] = ()) -> Iterator[Found]:
             yield Found(path, name, status, current)
     finally:
         os.close(current)
+
+
+def _walk_live(root: Path, excluded: Callable[[bytes, bytes], bool]) -> Iterator[Found]:
+    """Yield what is there at the moment of each look; folders on the way are reached anew when they were moved away."""
+    top = _open_root(root)
+    current = os.dup(top)
+    try:
+        status = os.fstat(current)
+        yield Found(b"", "", status, current)
+        levels = [_Level(b"", status, _names(current, b""))]
+        while levels:
+            level = levels[-1]
+            name = next(level.names, None)
+            if name is None:
+                levels.pop()
+                current = _climb_live(top, current, levels)
+                continue
+            encoded = os.fsencode(name)
+            path = level.path + b"/" + encoded if level.path else encoded
+            if excluded(encoded, path):
+                continue
+            try:
+                with _Reading(path):
+                    status = os.stat(name, dir_fd=current, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    current = _descend(current, name, path)
+                    status = os.fstat(current)
+                    levels.append(_Level(path, status, _names_live(current, path)))
+            except FileChanged:
+                continue
+            yield Found(path, name, status, current)
+    finally:
+        os.close(current)
+        os.close(top)
+
+
+def _climb_live(top: int, current: int, above: list[_Level]) -> int:
+    """Return the nearest folder above that is still in its place; the levels that are not are dropped."""
+    reached = None
+    while len(above) > 1 and reached is None:
+        reached = _reach(top, above[-1])
+        if reached is None:
+            above.pop()
+    os.close(current)
+    return os.dup(top) if reached is None else reached
+
+
+def _reach(top: int, level: _Level) -> int | None:
+    descriptor = os.dup(top)
+    try:
+        for part in level.path.split(b"/"):
+            below = os.open(part, DIRECTORY_FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in VANISHED:
+            return None
+        raise CaptureFailed(f"{shown(level.path)} cannot be read ({error.strerror})") from error
+    found = os.fstat(descriptor)
+    if (found.st_dev, found.st_ino) == (level.status.st_dev, level.status.st_ino):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def open_file(found: Found) -> int:
@@ -156,6 +230,13 @@ def _climb(current: int, level: _Level, above: list[_Level]) -> int:
 def _names(directory: int, path: bytes) -> Iterator[str]:
     with _Reading(path):
         return iter(sorted(os.listdir(directory), key=os.fsencode))
+
+
+def _names_live(directory: int, path: bytes) -> Iterator[str]:
+    try:
+        return _names(directory, path)
+    except FileChanged:  # it has been removed since it was opened
+        return iter(())
 
 
 def _matcher(excludes: Sequence[str]) -> Callable[[bytes, bytes], bool]:
