@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -41,20 +41,27 @@ class ClusterSettings(Closed):
     """The cluster as the platform uses it."""
 
     namespace: str = Field("torpor", description="The platform's own namespace.")
-    namespace_prefix: str = Field("torpor-", description="What the name of a tenant's namespace begins with.")
-    instance: str = Field("torpor", description="The release's name, a label of everything that the platform makes.")
-    hub_account: str = Field("torpor-hub", description="The hub's service account.")
-    server_account: str = Field("torpor-server", description="The controller's service account.")
-    hub_role: str = Field("torpor-tenant-hub", description="The ClusterRole that the hub is bound to in each tenant.")
-    server_role: str = Field(
-        "torpor-tenant-server", description="The ClusterRole that the controller is bound to in each tenant."
+    agent_namespace: str = Field("torpor-agent", description="The namespace of the nodes' agents.")
+    fullname: str = Field(
+        "torpor", description="What the names of the platform's own services, accounts and roles begin with."
     )
+    instance: str = Field("torpor", description="The release's name, a label of all of the platform's own pods.")
+    namespace_prefix: str = Field("torpor-", description="What the name of a tenant's namespace begins with.")
     pull_secret: str = Field("torpor-pull", description="The pull secret that the controller keeps in each tenant.")
     image_pull_policy: Literal["IfNotPresent", "Always"] = Field("IfNotPresent", description="When nodes pull.")
     homes: HomeSettings = HomeSettings()
-    dns_ports: tuple[int, ...] = Field((53, 5353), description="The ports at which pods of the cluster's DNS listen.")
+    dns_namespace: str = Field("kube-system", description="The namespace of the cluster's DNS.")
+    dns_labels: dict[str, str] = Field({"k8s-app": "kube-dns"}, description="Labels of the DNS's pods.")
+    dns_ports: tuple[int, ...] = Field((53, 5353), description="The ports at which those pods listen.")
+    egress: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="What workspaces and jobs may reach beside the platform: rules as a NetworkPolicy's `egress` has them.",
+    )
     node_selector: dict[str, str] = Field(
         default_factory=dict, description="Labels of the nodes for workspaces and jobs."
+    )
+    tolerations: tuple[dict[str, Any], ...] = Field(
+        (), description="Taints that workspaces and jobs tolerate, as a pod has them."
     )
     shared_memory_bytes: int = Field(GIB, gt=0, description="Size of `/dev/shm` in a workspace, within its memory.")
     relax_x509: bool = Field(
