@@ -282,3 +282,43 @@ def test_the_wrapper_names_itself_before_the_code_starts(api: JobApi, start: Sta
     run_command(api, start, "cat", "../attempt.json")
     content = json.loads(api.log(NAME))
     assert set(content) == {"pid", "start_time", "boot"}
+
+
+def test_how_an_attempt_ended_is_left_where_it_outlives_the_attempt(api: JobApi, start: Start, tmp_path: Path) -> None:
+    left = tmp_path / "last-words"
+    api.add(NAME, CODE, bundle=notebook("def main():\n    raise ValueError('é' * 5000)"))
+    assert start(TORPOR_LAST_WORDS=str(left)).wait(60) == 0
+    said = json.loads(left.read_bytes())
+    assert (said["exit_code"], said["reason"], said["delivered"], said["result"]) == (1, "exception", True, True)
+    assert said["exception"]["type"] == "ValueError"
+    assert len(left.read_bytes()) <= 4096
+
+
+def test_an_attempt_that_is_ended_before_it_has_its_task_goes_at_once(api: JobApi, start: Start) -> None:
+    api.stop()
+    process = start()
+    assert eventually(lambda: handles_the_end(process.pid))
+    process.terminate()
+    assert process.wait(10) == 1
+
+
+def test_what_could_not_be_delivered_of_a_log_is_left_to_the_runner(api: JobApi, start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    api.add(NAME, {"type": "command", "argv": ["sh", "-c", f"echo one; read x < {gate}; echo two"]})
+    process = start()
+    assert api.wait(lambda: api.log(NAME) == "one\n")
+    api.stop()
+    gate.write_text("go\n")
+    folder = tmp_path / NAME
+    assert eventually((folder / "exit.json").exists)
+    process.terminate()
+    assert process.wait(20) == 1
+    assert "two\n" in (folder / "wrapper.log").read_text()
+    assert "one\n" not in (folder / "wrapper.log").read_text()
+
+
+def handles_the_end(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))

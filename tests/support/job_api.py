@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,7 +16,8 @@ BASE = "/services/torpor/"
 class JobApi:
     """One job's tasks, by attempt name, and everything that wrappers reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.tasks: dict[str, dict[str, Any]] = {}
         self.bundles: dict[str, bytes] = {}
         self.desired: dict[str, str] = {}
@@ -25,17 +28,16 @@ class JobApi:
         self.refused: set[str] = set()
         self.changed = threading.Condition()
         self.port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{BASE}"
+        return f"http://{self._host}:{self.port}{BASE}"
 
     def start(self) -> None:
         handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((self._host, self.port), handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -43,6 +45,7 @@ class JobApi:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            self._server.hang_up()
             self._server = None
 
     def add(self, attempt: str, code: dict[str, Any], *, bundle: bytes | None = None, **more: Any) -> None:
@@ -68,6 +71,35 @@ class JobApi:
         """Return whether ``condition()`` came true before the deadline; it is asked at each report."""
         with self.changed:
             return bool(self.changed.wait_for(condition, within_s))
+
+
+class _Server(ThreadingHTTPServer):
+    """Ends also the connections that are open when it is stopped."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        del client_address
+        if request in self._open:
+            super().handle_error(request, ())
+
+    def hang_up(self) -> None:
+        while self._open:
+            connection = self._open.pop()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

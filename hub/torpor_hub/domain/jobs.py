@@ -55,6 +55,17 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
 }
 LOST = "lost"
 STOPPED = "stopped"
+NEXT_STEPS: Mapping[str, str] = {
+    "EXIT_CODE": "Read its log.",
+    "EXCEPTION": "Read the traceback in its log, correct the code and submit it again.",
+    "TIMEOUT": "Submit it again with a longer limit, or with more cores.",
+    "KILLED": "Read its log; it may have needed more memory than the machine had.",
+    "OUT_OF_MEMORY": "Submit it again with more memory, or let it load less at once.",
+    "IMAGE_MISSING": "Submit it again from the running workspace, which saves its environment anew, or with `profile`.",
+    "NO_ROOM": "Submit it again with less, or once others have ended.",
+    "HOME_ELSEWHERE": "Put your workspace to sleep or end your other jobs, then submit it again.",
+    "QUOTA": "Submit it again once workspaces sleep and jobs have ended, or ask a tenant admin for more.",
+}
 MISSING_LISTS = 3
 ENDING_S = 20.0
 
@@ -66,7 +77,10 @@ def may_become(phase: Phase, later: Phase) -> bool:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended. ``reason`` is the wire's, ``lost``, or ``stopped`` where the platform itself ended it."""
+    """How an attempt ended.
+
+    ``reason`` is the wire's, ``lost``, ``stopped`` where the platform itself ended it, or what a runner found: ``image_missing``.
+    """
 
     exit_code: int | None
     reason: str = ""
@@ -91,16 +105,9 @@ def judge(ending: Ending, *, attempt: int, cancelled: bool, retries_left: int) -
         return Verdict(Phase.CANCELLED, "CANCELLED", "The job was cancelled.")
     if ending.reason in (LOST, STOPPED):
         return _again(ending, attempt, retries_left)
-    reasons = {"exception": "EXCEPTION", "timeout": "TIMEOUT", "killed": "KILLED"}
-    steps = {
-        "exception": "Read the traceback in its log, correct the code and submit it again.",
-        "timeout": "Submit it again with a longer limit, or with more cores.",
-        "killed": "Read its log; it may have needed more memory than the machine had.",
-    }
     message = ending.message or f"The job ended with exit code {ending.exit_code}."
-    return Verdict(
-        Phase.FAILED, reasons.get(ending.reason, "EXIT_CODE"), message, steps.get(ending.reason, "Read its log.")
-    )
+    reason = ending.reason.upper() or "EXIT_CODE"
+    return Verdict(Phase.FAILED, reason, message, NEXT_STEPS.get(reason, "Tell a platform admin."))
 
 
 def _again(ending: Ending, attempt: int, retries_left: int) -> Verdict:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 TOKEN = "TORPOR_JOB_TOKEN"  # noqa: S105 - the variable's name, not a token
 LOST = "lost"
 GRACE_S = 5.0
+# The kubelet keeps 4096 bytes of what a container said last; a character takes up to six of them.
+LAST_BYTES, LAST_MESSAGE, LAST_TRACEBACK = 4096, 250, 400
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Attempt:
     """What the environment variables of the wrapper say.
 
     ``folder`` holds the wrapper's records; the code runs in ``folder/scratch``, so that it cannot overwrite them by accident.
+    ``last_words`` is a small file that outlives the folder, where there is one.
     """
 
     url: str
@@ -30,6 +35,7 @@ class Attempt:
     folder: Path
     home: Path
     grace_s: float
+    last_words: Path | None = None
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Attempt:
@@ -49,7 +55,13 @@ class Attempt:
             folder=Path(environ["TORPOR_FOLDER"]),
             home=Path(environ["TORPOR_HOME"]),
             grace_s=float(environ.get("TORPOR_GRACE_S", GRACE_S)),
+            last_words=Path(environ["TORPOR_LAST_WORDS"]) if environ.get("TORPOR_LAST_WORDS") else None,
         )
+
+    @property
+    def name(self) -> str:
+        """The attempt's name, ``job-…-a1``."""
+        return f"{self.job}-a{self.number}"
 
     @property
     def scratch(self) -> Path:
@@ -77,6 +89,14 @@ class Attempt:
         partial.write_text(json.dumps(content))
         partial.replace(self.folder / name)
 
+    def write_end(self, outcome: Outcome, *, delivered: bool) -> None:
+        """Record how the code ended, and whether the api has heard it."""
+        self.write("exit.json", {**outcome.to_json(), "ended_at": time.time(), "delivered": delivered})
+        if self.last_words is not None:
+            said = {"delivered": delivered, "result": self.result.exists()}
+            with contextlib.suppress(OSError):
+                self.last_words.write_bytes(outcome.in_short(said))
+
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a record of the folder, or None where there is none (or what is there is no record)."""
         try:
@@ -98,3 +118,13 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values."""
         return asdict(self)
+
+    def in_short(self, more: Mapping[str, Any]) -> bytes:
+        """Return the outcome and ``more`` as JSON of at most 4096 bytes: of long texts only the part that tells most."""
+        shown = {
+            name: text[-LAST_TRACEBACK:] if name == "traceback" else text[:LAST_MESSAGE]
+            for name, text in (self.exception or {}).items()
+        }
+        whole = {**asdict(self), **more, "message": self.message[:LAST_MESSAGE], "exception": shown or None}
+        content = json.dumps(whole, ensure_ascii=False).encode(errors="replace")
+        return content if len(content) <= LAST_BYTES else json.dumps({**whole, "exception": None}).encode()

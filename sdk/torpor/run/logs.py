@@ -36,7 +36,8 @@ class LogSender(threading.Thread):
     def finish(self) -> bool:
         """Return whether the api has the whole file, which must not grow any more."""
         self._finished.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
         return self.sent == self._file.stat().st_size
 
     def _send_new(self) -> None:

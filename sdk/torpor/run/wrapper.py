@@ -14,18 +14,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torpor.run import child, descendants
+from torpor.run import child, descendants, memory
 from torpor.run.attempt import LOST, Attempt, Outcome
 from torpor.run.link import Link, RefusedError, UndeliveredError
 from torpor.run.logs import LogSender
+from torpor.units import size
 
 HEARTBEAT_S = 2.0
 TICK_S = 0.1
 DELIVERY_S = 3600.0
 LAST_WORDS_S = 3.0
+LEFT_BYTES = 64 * 1024
 FETCHES = 3
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 NOT_FOUND = 127
@@ -63,12 +66,14 @@ def main() -> int:
     attempt = Attempt.from_environ(os.environ)
     attempt.scratch.mkdir(parents=True, exist_ok=True)
     descendants.become_subreaper()
+    # As the first process of a container it would ignore a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     attempt.write("attempt.json", descendants.own_identity())
     link = Link(attempt)
     outcome, log = _outcome_of(attempt, link)
-    attempt.write("exit.json", {**outcome.to_json(), "ended_at": time.time(), "delivered": False})
+    attempt.write_end(outcome, delivered=False)
     delivered = _deliver(attempt, link, log, outcome)
-    attempt.write("exit.json", {**outcome.to_json(), "ended_at": time.time(), "delivered": delivered})
+    attempt.write_end(outcome, delivered=delivered)
     return 0 if delivered else 1
 
 
@@ -98,8 +103,10 @@ def _fetch_bundle(link: Link, sha256: str) -> bytes:
 
 
 def _run(attempt: Attempt, task: Mapping[str, Any], link: Link, log: LogSender) -> Outcome:
-    argv = _argv(attempt, task)
+    argv, kills = _argv(attempt, task), memory.kills()
     with _blocked(WATCHED):
+        # What the code did is to be delivered, also by an attempt that is being ended: for a moment longer.
+        signal.signal(signal.SIGTERM, lambda *_: link.give_up_in(LAST_WORDS_S))
         try:
             process = _start(attempt, argv, _environment(attempt, task))
         except OSError as error:
@@ -114,7 +121,8 @@ def _run(attempt: Attempt, task: Mapping[str, Any], link: Link, log: LogSender) 
         whole = descendants.kill_all()
     if ending == LOST:
         link.give_up_in(LAST_WORDS_S)
-    return _judge(attempt, task, exit_code, ending if whole else LOST)
+    outcome = _judge(attempt, task, exit_code, ending if whole else LOST)
+    return _out_of_memory(outcome, task) if memory.kills() > kills else outcome
 
 
 def _argv(attempt: Attempt, task: Mapping[str, Any]) -> list[str]:
@@ -205,6 +213,16 @@ def _judge(attempt: Attempt, task: Mapping[str, Any], exit_code: int, ending: st
     return Outcome(shown, "", f"The job's process ended with exit code {shown}." if shown else "")
 
 
+def _out_of_memory(outcome: Outcome, task: Mapping[str, Any]) -> Outcome:
+    """Return what the outcome is where the kernel ended a process meanwhile: in a container of its own, one of the job's."""
+    limit = task["amount"]["memory_bytes"]
+    own = memory.limit_bytes() == limit
+    if outcome.reason != "killed" and not (own and outcome.exit_code and outcome.reason in ("", "exception")):
+        return outcome
+    there = f"its limit of {size(limit)} of memory" if own else "the memory that the machine had"
+    return replace(outcome, reason="out_of_memory", message=f"The job used more than {there}, and the kernel ended it.")
+
+
 def _sentence(ending: str, task: Mapping[str, Any]) -> str:
     if ending == "timeout":
         return f"The job ran longer than its limit of {task['timeout_s']:g} s and was ended."
@@ -215,16 +233,25 @@ def _deliver(attempt: Attempt, link: Link, log: LogSender | None, outcome: Outco
     """Send what is left; the exit comes last, so that whoever sees a job ended finds its log and result complete."""
     link.give_up_at = min(link.give_up_at, time.monotonic() + DELIVERY_S)
     try:
-        complete = log is None or not log.is_alive() or log.finish()
+        complete = log is None or log.finish()
+        if log is not None and not complete:
+            _leave_log(attempt, log.sent)
         if outcome.reason == LOST:
             return False
         if attempt.result.exists():
             link.result(attempt.result.read_bytes())
         link.exit(outcome)
     except RefusedError as error:
-        sys.stderr.write(f"The platform refused the outcome of {attempt.folder.name}: {error}\n")
+        sys.stderr.write(f"The platform refused the outcome of {attempt.name}: {error}\n")
         return False
     except UndeliveredError as error:
-        sys.stderr.write(f"The outcome of {attempt.folder.name} was not delivered: {json.dumps(str(error))}\n")
+        sys.stderr.write(f"The outcome of {attempt.name} was not delivered: {json.dumps(str(error))}\n")
         return False
     return complete
+
+
+def _leave_log(attempt: Attempt, sent: int) -> None:
+    """Write what the api has not of the log, its end at least, where the runner may find it."""
+    with attempt.log.open("rb") as file:
+        file.seek(max(sent, attempt.log.stat().st_size - LEFT_BYTES))
+        sys.stderr.write(file.read().decode(errors="replace"))

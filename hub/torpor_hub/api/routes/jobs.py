@@ -46,7 +46,7 @@ class Exit(BaseModel):
 
     rank: int = 0
     exit_code: int | None
-    reason: Literal["", "exception", "timeout", "cancelled", "killed"] = ""
+    reason: Literal["", "exception", "timeout", "cancelled", "killed", "out_of_memory"] = ""
     message: str = ""
     exception: RemoteException | None = None
 
