@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hub_site import Site
+
+from tests.spawning.hub_site import Site
 
 
 @pytest.fixture(scope="session")

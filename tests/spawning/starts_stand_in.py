@@ -40,6 +40,7 @@ class StartsApi:
         self.wishes: list[tuple[str, str]] = []
         self.on_wish: Callable[[WorkspaceRun], None] = lambda run: None
         self.phases: dict[str, tuple[str, str, bool]] = {}
+        self.words: dict[str, dict[str, str]] = {}
         self.away = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
         self._server.daemon_threads = True
@@ -83,11 +84,11 @@ class StartsApi:
         scripted = self.before.get(body["server"], [])
         if scripted:
             return scripted.pop(0)
-        run = self.runs.get(body["server"]) or self._new_run(body["user"], body["server"])
+        run = self.runs.get(body["server"]) or self.new_run(body["user"], body["server"])
         until = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
         return 200, {"grant": {"id": run.grant_id, "expires_at": until, "run": run.to_json(), "notice": ""}}
 
-    def _new_run(self, user: str, server: str) -> WorkspaceRun:
+    def new_run(self, user: str, server: str) -> WorkspaceRun:
         workspace_id = ids.new("ws")
         root, home = self.state_dir / "workspaces" / workspace_id, self.state_dir / "homes" / "research" / user
         for folder in (root, home):
@@ -117,7 +118,8 @@ class StartsApi:
             self.phases[workspace_id] = ("SLEEPING", "asleep", True)
             threading.Thread(target=self.on_wish, args=(run,), daemon=True).start()
         phase, desired, operating = self.phases.get(workspace_id, ("RUNNING", "running", False))
-        return 200, {"spec": {"desired": desired}, "status": {"phase": phase, "operation": {} if operating else None}}
+        status = {"phase": phase, "operation": {} if operating else None} | self.words.get(workspace_id, {})
+        return 200, {"spec": {"desired": desired}, "status": status}
 
 
 class _Handler(BaseHTTPRequestHandler):

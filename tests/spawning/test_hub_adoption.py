@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hub_site import Site, within
 
+from tests.spawning.hub_site import Site, within
 from torpor_hub.processes import identity, launch
 
 

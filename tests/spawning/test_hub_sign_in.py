@@ -7,7 +7,8 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from hub_site import Site
+
+from tests.spawning.hub_site import Site
 
 
 def test_the_right_password_leads_to_the_platforms_page(site: Site) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from hub_site import Site, within
-from starts_stand_in import problem
+
+from tests.spawning.hub_site import Site, within
+from tests.spawning.starts_stand_in import problem
 
 
 def test_a_server_starts_with_the_grant_and_shows_each_step(site: Site, first: list[dict[str, Any]]) -> None:

@@ -165,8 +165,12 @@ class TorporSpawner:
 
     def use_own_token(self, grant_id: str) -> None:
         """Make the token of this start, or that of the earlier start that is adopted, the server's."""
+        tokens.register(self, self.own_token(grant_id))
+
+    def own_token(self, grant_id: str) -> str:
+        """Return the token of a start of this workspace, which any hub with the same key finds again."""
         key = self.platform.settings.secret(tokens.KEY)
-        tokens.register(self, tokens.derive(key, self.user.name, self.name, self.workspace_id, grant_id))
+        return tokens.derive(key, self.user.name, self.name, self.workspace_id, grant_id)
 
     def save_state(self) -> None:
         """Record the state now: JupyterHub does it after the start only, and a hub that ends before would know nothing."""
@@ -205,7 +209,7 @@ class TorporSpawner:
         await self.platform.wish_asleep(self.workspace_id)
         until = time.monotonic() + self.platform.settings.limits.sleep_s + SLEEP_MARGIN_S
         seen_operating = False
-        while time.monotonic() < until and self.is_running() is not False:
+        while time.monotonic() < until and await self.poll() is None:
             try:
                 workspace = await self.platform.workspace(self.workspace_id)
             except errors.Unavailable as error:

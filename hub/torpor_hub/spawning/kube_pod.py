@@ -1,0 +1,72 @@
+"""The pod that a grant becomes: whole, and checked before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torpor_hub.cluster.kinds import Json
+from torpor_hub.domain.workspaces import WorkspaceRun
+from torpor_hub.podspecs import names, policy
+from torpor_hub.podspecs.shape import ClusterShape
+from torpor_hub.podspecs.workspace import workspace_pod
+from torpor_hub.settings import Settings
+from torpor_hub.spawning.pods import FINGERPRINT, fingerprint
+from torpor_hub.spawning.refusals import refused
+
+
+def shape_of(settings: Settings) -> ClusterShape:
+    """Return what a workspace's pod has to know of the installation."""
+    cluster = settings.cluster
+    return ClusterShape(
+        platform_namespace=cluster.namespace,
+        fullname=cluster.instance,
+        namespace_prefix=cluster.namespace_prefix,
+        registry_host=settings.registry.host,
+        pull_secret=cluster.pull_secret,
+        home_access_mode=cluster.homes.access_mode,
+        node_selector=cluster.node_selector,
+    )
+
+
+def pod_of(
+    run: WorkspaceRun,
+    settings: Settings,
+    *,
+    args: Sequence[str],
+    environment: Mapping[str, str],
+    base_url: str,
+    token: str,
+) -> Json:
+    """Return the whole pod of a granted run, whose server is given ``token``.
+
+    Raises:
+        SpawnException: when the pod is not what the tenant's policy allows.
+        ClusterError: when an id cannot name an object.
+    """
+    shape = shape_of(settings)
+    marks = {FINGERPRINT: fingerprint(token)}
+    pod = workspace_pod(run, shape, args=args, environment=environment, base_url=base_url, annotations=marks)
+    wrong = policy.violations(pod, policy_of(run, settings, shape))
+    if wrong:
+        raise refused(
+            "The platform's own rules do not allow this workspace's pod.",
+            "Tell a platform admin: what the platform was about to make is at fault, not what you asked for.",
+            reason="policy",
+            status=500,
+            log="\n".join(wrong),
+        )
+    return pod
+
+
+def policy_of(run: WorkspaceRun, settings: Settings, shape: ClusterShape) -> policy.TenantPolicy:
+    """Return what the run's pod may be, by the run itself. Of saved environments its tenant's own are allowed and no others."""
+    saved = f"{settings.registry.host}/{settings.registry.prefix}/workspaces/"
+    own = f"{saved}{run.tenant}/"
+    return policy.TenantPolicy(
+        tenant_id=run.tenant_id,
+        namespace=names.namespace(shape.namespace_prefix, run.tenant),
+        service_account=shape.service_account,
+        images=(own if run.image.startswith(saved) else run.image,),
+        largest=run.amount,
+        data_claims=frozenset(mount.claim for mount in run.mounts),
+    )
