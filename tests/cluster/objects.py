@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.podspecs.examples import DIGEST, GIB, MIB
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.watch import Watch
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import WorkspaceRun
+from torpor_hub.errors import ClusterError
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.podspecs.tenant import TenantPlan, home_object, namespace_object, tenant_objects
 from torpor_hub.podspecs.workspace import workspace_pod
@@ -78,10 +81,8 @@ async def until(watch: Watch, found: Callable[[], Any]) -> Any:
             await changed.wait()
 
 
-async def refused(request: Awaitable[Any]) -> Exception:
+async def refused(request: Awaitable[Any]) -> ClusterError:
     """Return the error with which a request ends."""
-    try:
+    with pytest.raises(ClusterError) as caught:
         await request
-    except Exception as error:  # noqa: BLE001 # whichever it is, the test looks at it
-        return error
-    raise AssertionError("It was not refused.")
+    return caught.value

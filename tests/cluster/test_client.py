@@ -9,20 +9,22 @@ from typing import Any
 import pytest
 
 from tests.cluster.objects import make_tenant, plan, shape_of, until, workspace
-from torpor_hub.cluster import access, kinds
+from tests.podspecs.examples import DIGEST, GIB, JOB
+from torpor_hub.cluster import kinds
 from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.watch import Watch
+from torpor_hub.domain.units import Amount
 from torpor_hub.errors import (
     ClusterError,
     ClusterUnavailable,
     ObjectConflict,
     ObjectExists,
     ObjectMissing,
-    StartupError,
     VersionExpired,
 )
 from torpor_hub.podspecs.job import job_object, job_secret
+from torpor_hub.podspecs.policy import TenantPolicy, violations
 from torpor_hub.podspecs.tenant import namespace_object, tenant_objects
 
 pytestmark = pytest.mark.cluster
@@ -136,23 +138,28 @@ def test_a_removal_meant_for_another_object_of_that_name_is_refused(reach: Acces
 
 
 def test_the_pods_that_the_platform_makes_pass_the_walls_that_it_makes(reach: Access, prefix: str) -> None:
-    from tests.podspecs.examples import JOB
-
     shape = shape_of(prefix)
+    image = f"registry.example:5000/torpor/profiles/small@{DIGEST}"
+    namespace = f"{prefix}research"
+    policy = TenantPolicy(
+        "ten-1", namespace, shape.service_account, ("registry.example:5000/torpor/",), Amount(2000, GIB)
+    )
 
     async def run() -> None:
         async with Cluster(reach) as cluster:
             await make_tenant(cluster, plan(), shape)
-            await cluster.create(workspace(shape), dry_run=True)
-            job = job_object(replace(JOB, tenant="research"), shape)
+            passed = await cluster.create(workspace(shape, image=image), dry_run=True)
+            # Nothing was added that a workspace must not have.
+            assert violations(passed, policy) == ()
+            job = job_object(replace(JOB, image=image), shape)
             made = await cluster.create({**job, "spec": {**job["spec"], "suspend": True}})
             secret = await cluster.create(job_secret(JOB, shape, made["metadata"]["uid"]))
             template = made["spec"]["template"]
-            metadata = {**template["metadata"], "name": "as-made", "namespace": job["metadata"]["namespace"]}
+            metadata = {**template["metadata"], "name": "as-made", "namespace": namespace}
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-            await cluster.create(pod, dry_run=True)
+            passed = await cluster.create(pod, dry_run=True)
+            assert violations(passed, policy) == ()
             async with Watch(cluster, kinds.SECRET, fields=f"metadata.name={secret['metadata']['name']}") as secrets_:
-                namespace = job["metadata"]["namespace"]
                 secrets_.add(namespace)
                 await until(secrets_, lambda: secrets_.snapshot().objects)
                 await cluster.delete(kinds.JOB, job["metadata"]["name"], namespace)
@@ -285,10 +292,3 @@ def test_a_kind_that_the_platform_does_not_make_is_refused_before_it_is_sent(rea
                 await cluster.create({"apiVersion": "v2", "kind": "Pod", "metadata": {"name": "x"}})
 
     asyncio.run(run())
-
-
-def test_a_missing_kubeconfig_is_named() -> None:
-    with pytest.raises(StartupError, match="nowhere"):
-        access.find(variables={"KUBECONFIG": "/nowhere"})
-    with pytest.raises(StartupError, match="KUBECONFIG is not set"):
-        access.find(variables={})

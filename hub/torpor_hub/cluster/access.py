@@ -131,7 +131,7 @@ def _data(entry: Mapping[str, Any], key: str, file: Path) -> str:
     """Return what a kubeconfig holds itself, in base64, or names as a file; empty where it has neither."""
     if f"{key}-data" in entry:
         try:
-            return base64.b64decode(entry[f"{key}-data"]).decode()
+            return base64.b64decode(entry[f"{key}-data"], validate=True).decode()
         except (binascii.Error, UnicodeDecodeError) as error:
             raise StartupError(f"'{key}-data' in {file} is not base64 of text.") from error
     return _read(file.parent / entry[key]) if key in entry else ""
