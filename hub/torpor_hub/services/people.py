@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import timedelta
 
 from argon2 import PasswordHasher
@@ -16,6 +17,7 @@ from torpor_hub.stores.tables import Membership, Tenant, User
 
 FREE_FAILURES = 5
 LOCK_S = 30
+PASSWORD_BYTES = 9
 HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 # Verified in place of an unknown user's hash, so that the time of an answer does not tell who exists.
 DECOY = HASHER.hash("a password that nobody has")
@@ -89,6 +91,24 @@ def set_password(user: User, password: str) -> None:
     """Give the user a password; only its hash is kept (argon2id)."""
     user.password_hash = HASHER.hash(password)
     user.failures, user.locked_until = 0, None
+
+
+def reset_password(tx: UnitOfWork, name: str) -> str:
+    """Give the user of that name a new password and return it; who is signed in stays so.
+
+    Raises:
+        NotFound: when there is none.
+    """
+    user = user_named(tx, name)
+    tx.change("user", user.id, "password-reset", owner_id=user.id)
+    return new_password(user)
+
+
+def new_password(user: User) -> str:
+    """Give the user a password that nobody could guess, and return it."""
+    password = secrets.token_urlsafe(PASSWORD_BYTES)
+    set_password(user, password)
+    return password
 
 
 def _verify(hashed: str, password: str) -> bool:

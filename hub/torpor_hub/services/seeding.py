@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-
 from sqlalchemy import select
 
 from torpor_hub.domain import ids
-from torpor_hub.services.people import set_password
+from torpor_hub.services.people import new_password
 from torpor_hub.settings import ProfileSeed, Settings, TenantSeed, UserSeed
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Membership, Profile, Tenant, User
 
 ISSUER = "torpor"
-WORD_BYTES = 9
 
 
 def seed(tx: UnitOfWork, settings: Settings) -> list[tuple[str, str]]:
@@ -68,8 +65,7 @@ def _user(tx: UnitOfWork, item: UserSeed, tenants: dict[str, Tenant]) -> tuple[s
     if tx.session.scalar(select(User).where(User.name == item.name)) is not None:
         return None
     row = User(id=ids.new("us"), name=item.name, created_at=tx.now, issuer=ISSUER, subject=item.name, admin=item.admin)
-    password = secrets.token_urlsafe(WORD_BYTES)
-    set_password(row, password)
+    password = new_password(row)
     tx.session.add(row)
     tx.session.flush()
     for tenant, role in item.tenants.items():

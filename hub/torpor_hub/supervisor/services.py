@@ -47,26 +47,15 @@ def _server(settings: Settings, file: Path) -> Service:
 
 def _proxy(settings: Settings, say: Callable[[str], None]) -> Service:
     token = settings.secret("proxy-auth-token")
-    public, control = settings.proxy, settings.proxy_api
-    listen = (
-        "--ip",
-        public.host,
-        "--port",
-        str(public.port),
-        "--api-ip",
-        control.host,
-        "--api-port",
-        str(control.port),
-    )
 
     async def restore_routes() -> None:
         await post_until_answered(f"{settings.hub_api_url}/proxy", settings.secret("hub-supervisor-token"), say)
 
     return Service(
         "proxy",
-        (*_proxy_program(), *listen, "--error-target", f"{settings.hub.url}{settings.hub_path}error"),
-        port=public.port,
-        health=Health(f"{control.url}/api/routes", {"Authorization": f"token {token}"}),
+        (*_proxy_program(), *proxy_arguments(settings)),
+        port=settings.proxy.port,
+        health=Health(f"{settings.proxy_api.url}/api/routes", {"Authorization": f"token {token}"}),
         environment={"CONFIGPROXY_AUTH_TOKEN": token},
         after_start=restore_routes,
     )
@@ -95,6 +84,16 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 
 def _environment(file: Path) -> dict[str, str]:
     return {"TORPOR_SETTINGS": str(file), "PYTHONUNBUFFERED": "1"}
+
+
+def proxy_arguments(settings: Settings) -> tuple[str, ...]:
+    """Return the arguments of configurable-http-proxy: where it listens, and who shows its errors."""
+    public, control = settings.proxy, settings.proxy_api
+    return (
+        *("--ip", public.host, "--port", str(public.port)),
+        *("--api-ip", control.host, "--api-port", str(control.port)),
+        *("--error-target", f"{settings.hub.url}{settings.hub_path}error"),
+    )
 
 
 def _proxy_program() -> tuple[str, str]:
