@@ -19,7 +19,8 @@ class CaptureTask:
 
     ``annotations`` go into the manifest; ``org.opencontainers.image.created`` among them is the time of the image, so that
     a repeat of the same task gives the same digest. ``excludes`` are shell patterns, as :func:`torpor_hub.oci.walk.walk`
-    reads them.
+    reads them. ``parent_digest`` is what was last saved in the repository, and ``image`` (``repository@digest``) what the
+    environment began as, of which the source is a change; without one it began empty.
     """
 
     operation: str
@@ -29,6 +30,7 @@ class CaptureTask:
     parent_digest: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     excludes: Sequence[str] = ()
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,28 @@ class Estimate:
     content_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a capture has done while the environment's processes ran; only the capture that made it looks inside."""
+
+
 class Capture(Protocol):
     """Saves environments. Cancelling the caller's task stops the work within a chunk, and nothing half-written stays."""
 
     async def estimate(self, source: Path, excludes: Sequence[str] = ()) -> Estimate:
         """Return what a capture would read, by a look at names and sizes alone."""
 
-    async def capture(self, task: CaptureTask, progress: Progress | None = None) -> CaptureResult:
+    async def prepare(self, task: CaptureTask, progress: Progress | None = None) -> Prepared:
+        """Do, while the environment's processes run, what makes the rest short, for example copy what is large.
+
+        Raises:
+            CaptureFailed: the environment cannot be saved, frozen or not; the text says why.
+        """
+        ...
+
+    async def capture(
+        self, task: CaptureTask, progress: Progress | None = None, *, prepared: Prepared | None = None
+    ) -> CaptureResult:
         """Return the saved environment, whose processes are frozen or gone.
 
         Raises:
@@ -71,7 +88,12 @@ class Capture(Protocol):
         """
 
     async def capture_live(
-        self, task: CaptureTask, progress: Progress | None = None, *, attempts: int = 3
+        self,
+        task: CaptureTask,
+        progress: Progress | None = None,
+        *,
+        prepared: Prepared | None = None,
+        attempts: int = 3,
     ) -> CaptureResult:
         """Return the saved environment while its processes run, if it holds still for as long as that takes.
 

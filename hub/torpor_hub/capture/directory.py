@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import hashlib
-import os
 import platform
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torpor_hub import failpoints
-from torpor_hub.capture.base import CaptureResult, CaptureTask, Estimate, Progress
-from torpor_hub.errors import CaptureFailed, FileChanged, ImageMissing, Unsettled
+from torpor_hub.capture.base import CaptureResult, CaptureTask, Estimate, Prepared, Progress
+from torpor_hub.capture.threads import Stop, Watch, in_loop, in_thread, saving, write_back
+from torpor_hub.errors import FileChanged, ImageMissing, Unsettled
 from torpor_hub.oci import images
 from torpor_hub.oci.images import Image, LayerRecord
 from torpor_hub.oci.layers import Layer, write_layer
@@ -27,11 +23,8 @@ from torpor_hub.oci.walk import walk
 CLOCK_STEP_S = 0.02
 """Two writes within one tick of the kernel's clock (10 ms at most) may leave the same times; twice that is safe."""
 
-REPORT_EVERY_S = 0.1
 UNDATED = "1970-01-01T00:00:00Z"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-T = TypeVar("T")
 
 
 class DirectoryCapture:
@@ -42,34 +35,48 @@ class DirectoryCapture:
 
     async def estimate(self, source: Path, excludes: Sequence[str] = ()) -> Estimate:
         """Return what a capture would read."""
-        return await _in_thread(lambda stop: _estimate(source, excludes, stop))
+        return await in_thread(lambda stop: _estimate(source, excludes, stop))
 
-    async def capture(self, task: CaptureTask, progress: Progress | None = None) -> CaptureResult:
+    async def prepare(self, task: CaptureTask, progress: Progress | None = None) -> Prepared:
+        """Return at once: a folder on this disk is copied in one pass."""
+        del task, progress
+        return Prepared()
+
+    async def capture(
+        self, task: CaptureTask, progress: Progress | None = None, *, prepared: Prepared | None = None
+    ) -> CaptureResult:
         """Return the saved environment; see :class:`torpor_hub.capture.base.Capture`."""
-        report = _in_loop(progress)
-        return await _in_thread(lambda stop: self._capture(task, _Watch(task, stop, report)))
+        del prepared
+        report = in_loop(progress)
+        return await in_thread(lambda stop: self._capture(task, stop, report))
 
     async def capture_live(
-        self, task: CaptureTask, progress: Progress | None = None, *, attempts: int = 3
+        self,
+        task: CaptureTask,
+        progress: Progress | None = None,
+        *,
+        prepared: Prepared | None = None,
+        attempts: int = 3,
     ) -> CaptureResult:
         """Return the saved environment of running processes; see :class:`torpor_hub.capture.base.Capture`."""
-        report = _in_loop(progress)
-        return await _in_thread(lambda stop: self._capture_live(task, stop, report, attempts))
+        del prepared
+        report = in_loop(progress)
+        return await in_thread(lambda stop: self._capture_live(task, stop, report, attempts))
 
     async def verify(self, repository: str, digest: str) -> None:
         """Return after every blob of the image was read back from the disk."""
-        await _in_thread(lambda stop: self._verify(repository, digest, stop))
+        await in_thread(lambda stop: self._verify(repository, digest, stop))
 
-    def _capture(self, task: CaptureTask, watch: _Watch) -> CaptureResult:
-        with _saving(task), self._layout.blob_writer(task.repository) as blob:
-            return self._publish(task, blob, self._write(task, blob, watch))
+    def _capture(self, task: CaptureTask, stop: Stop, report: Progress) -> CaptureResult:
+        with saving(task), self._layout.blob_writer(task.repository) as blob:
+            return self._publish(task, blob, self._write(task, blob, stop, report))
 
-    def _capture_live(self, task: CaptureTask, stop: _Stop, report: Progress, attempts: int) -> CaptureResult:
+    def _capture_live(self, task: CaptureTask, stop: Stop, report: Progress, attempts: int) -> CaptureResult:
         for _ in range(attempts):
             try:
-                with _saving(task), self._layout.blob_writer(task.repository) as blob:
+                with saving(task), self._layout.blob_writer(task.repository) as blob:
                     before = _settled_signature(task, stop)
-                    layer = self._write(task, blob, _Watch(task, stop, report))
+                    layer = self._write(task, blob, stop, report)
                     if _signature(task, stop).digest == before.digest:
                         return self._publish(task, blob, layer)
             except FileChanged:
@@ -78,11 +85,12 @@ class DirectoryCapture:
             f"{task.source} changed during each of {attempts} copies; freeze its processes and capture again"
         )
 
-    def _verify(self, repository: str, digest: str, stop: _Stop) -> None:
+    def _verify(self, repository: str, digest: str, stop: Stop) -> None:
         self._layout.verify(repository, digest, lambda _size: stop.check())
         failpoints.hit("capture.verified")
 
-    def _write(self, task: CaptureTask, blob: BlobWriter, watch: _Watch) -> Layer:
+    def _write(self, task: CaptureTask, blob: BlobWriter, stop: Stop, report: Progress) -> Layer:
+        watch = Watch(stop, report, _estimate(task.source, task.excludes, stop).content_bytes)
         layer = write_layer(task.source, blob.write, excludes=task.excludes, progress=watch)
         watch.report(layer.bytes_read)
         return layer
@@ -114,54 +122,12 @@ class DirectoryCapture:
         )
 
 
-class _Stopped(Exception):
-    """Ends a thread whose caller was cancelled."""
-
-
-class _Stop:
-    """Says to a thread that its caller was cancelled."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def check(self) -> None:
-        if self._event.is_set():
-            raise _Stopped
-
-    def sleep(self, seconds: float) -> None:
-        self._event.wait(seconds)
-        self.check()
-
-
-class _Watch:
-    """Progress of one copy: stops it on request, and reports bytes done of bytes in all."""
-
-    def __init__(self, task: CaptureTask, stop: _Stop, report: Progress) -> None:
-        self._stop = stop
-        self._report = report
-        self._total = _estimate(task.source, task.excludes, stop).content_bytes
-        self._next = 0.0
-
-    def __call__(self, done: int) -> None:
-        self._stop.check()
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + REPORT_EVERY_S
-            self.report(done)
-
-    def report(self, done: int) -> None:
-        self._report(done, max(done, self._total))
-
-
 class _Signature(NamedTuple):
     digest: bytes
     newest_ns: int
 
 
-def _estimate(source: Path, excludes: Sequence[str], stop: _Stop) -> Estimate:
+def _estimate(source: Path, excludes: Sequence[str], stop: Stop) -> Estimate:
     entries = content_bytes = 0
     linked: set[tuple[int, int]] = set()
     for _path, _name, status, _directory in walk(source, excludes):
@@ -178,7 +144,7 @@ def _estimate(source: Path, excludes: Sequence[str], stop: _Stop) -> Estimate:
     return Estimate(entries, content_bytes)
 
 
-def _signature(task: CaptureTask, stop: _Stop) -> _Signature:
+def _signature(task: CaptureTask, stop: Stop) -> _Signature:
     """Return what stays the same exactly as long as nothing in the folder changes."""
     digest, newest = hashlib.blake2b(), 0
     for path, _name, status, _directory in walk(task.source, task.excludes):
@@ -189,26 +155,20 @@ def _signature(task: CaptureTask, stop: _Stop) -> _Signature:
     return _Signature(digest.digest(), newest)
 
 
-def _settled_signature(task: CaptureTask, stop: _Stop) -> _Signature:
-    """Return a signature in which any later change shows, or raise :class:`FileChanged` when something is being written."""
-    _sync(task.source)
+def _settled_signature(task: CaptureTask, stop: Stop) -> _Signature:
+    """Return a signature in which any later change shows, or raise :class:`FileChanged` when something is being written.
+
+    Written back after the look and before the copy: a store through a memory map to a page that is dirty already leaves no
+    trace, so none may be dirty when the copy begins.
+    """
     for pause_s in (0.0, CLOCK_STEP_S, 2 * CLOCK_STEP_S):
         stop.sleep(pause_s)
         started_ns = time.time_ns()
         signature = _signature(task, stop)
         if signature.newest_ns < started_ns - CLOCK_STEP_S * 1e9:
+            write_back(task.source)
             return signature
     raise FileChanged(f"{task.source} is being written to")
-
-
-def _sync(source: Path) -> None:
-    """Write back the file system of ``source``, after which a store through a memory map moves the file's times again."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-            raise CaptureFailed(f"{source} could not be written back: {os.strerror(ctypes.get_errno())}")
-    finally:
-        os.close(descriptor)
 
 
 def _documents(task: CaptureTask, layer: LayerRecord) -> tuple[bytes, bytes]:
@@ -233,36 +193,3 @@ def _result(task: CaptureTask, layer: Layer, digest: str, image: Image, *, chang
         changed=changed,
         skipped=layer.skipped,
     )
-
-
-def _in_loop(progress: Progress | None) -> Progress:
-    """Return a progress for threads, which calls ``progress`` in the present event loop."""
-    if progress is None:
-        return lambda _done, _total: None
-    loop = asyncio.get_running_loop()
-
-    def report(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(progress, done, total)
-
-    return report
-
-
-@contextmanager
-def _saving(task: CaptureTask) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CaptureFailed(f"{task.source} could not be saved: {error.strerror}") from error
-
-
-async def _in_thread(work: Callable[[_Stop], T]) -> T:
-    """Return what ``work`` returns in a thread; a cancelled caller waits until the thread has stopped and tidied up."""
-    stop = _Stop()
-    running = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([running])
-        running.exception()
-        raise
