@@ -39,8 +39,9 @@ class Built:
 class Builder:
     """Builds steps, each once, and says of each what it did."""
 
-    def __init__(self, engine: engines.Podman, made_from: plan.Sources, cache: Path) -> None:
+    def __init__(self, engine: engines.Podman, made_from: plan.Sources, cache: Path, *, again: bool) -> None:
         self._engine = engine
+        self._again = again
         self._sources = made_from
         self._cache = cache
         self._keys: dict[str, str] = {}
@@ -77,7 +78,7 @@ class Builder:
     def _make(self, step: plan.Step, base_key: str, started: float) -> bool:
         self._keys[step.name] = plan.key(step, base_key)
         tag = self.tag_of(step.name)
-        there = self._engine.exists(tag)
+        there = not self._again and self._engine.exists(tag)
         if not there:
             arguments = {**step.arguments, **({"BASE": self.tag_of(step.base)} if step.base else {})}
             with sources.context_of(step, self._cache) as context, sources.secrets(self._cache, os.environ) as secrets:
@@ -109,6 +110,7 @@ def arguments_of(words: Sequence[str]) -> argparse.Namespace:
         "--archive", metavar="DIR", type=Path, help="write NAME.tar there, for docker, podman and containerd"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what was built there")
+    parser.add_argument("--again", action="store_true", help="build what is there too, with Debian's fixes of today")
     parser.add_argument(
         "--verify", action="store_true", help="run each image's `verify` inside of it before it is pushed"
     )
@@ -120,7 +122,7 @@ def build(asked: argparse.Namespace, engine: engines.Podman, cache: Path) -> dic
     started = time.monotonic()
     made_from = sources.prepare(ROOT, cache)
     _say("torpor", f"wheel, {time.monotonic() - started:.1f} s")
-    builder = Builder(engine, made_from, cache)
+    builder = Builder(engine, made_from, cache, again=asked.again)
     builder.begin(asked.base, asked.mirror)
     return {name: _deliver(name, builder, engine, asked) for name in plan.order(asked.names)}
 

@@ -18,6 +18,8 @@ from pathlib import Path
 TORPOR = Path("/opt/torpor")
 PYTHON = TORPOR / "bin/python"
 USER_ID = 1000
+# What a build reads from and writes to beside the image.
+BUILD_FOLDERS = ("/run/secrets", "/mnt", "/var/cache/uv", "/tmp")  # noqa: S108
 PREFIX = "org.torpor."
 
 
@@ -118,11 +120,7 @@ def owned(folder: Path, user_id: int, *, writable_by_others: bool = True) -> str
 def nothing_of_the_builder(labels: dict[str, str]) -> str:
     """Neither the index of packages nor its certificates stayed."""
     del labels
-    left = [
-        path
-        for name in ("/run/secrets", "/mnt", "/var/cache/uv", "/tmp", "/root/.cache")
-        for path in _entries(Path(name))
-    ]
+    left = [path for name in BUILD_FOLDERS for path in _entries(Path(name))]
     left = [path for path in left if not str(path).startswith("/mnt/torpor-")]
     require(not left, f"Left behind: {', '.join(map(str, left))}.")
     found = [

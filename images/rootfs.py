@@ -38,6 +38,7 @@ def debian(cache: Path, mirror: str) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         root = Path(folder) / "root"
         _debootstrap(root, mirror)
+        (root / "etc/apt/sources.list").write_text(package_sources(mirror))
         draft = archive.with_suffix(".part")
         left_out = [f"--exclude={path}" for path in LEFT_OUT]
         _call(["tar", "--numeric-owner", "--sort=name", *left_out, "-C", str(root), "-cf", str(draft), "."])
@@ -69,6 +70,12 @@ def install_missing(programs: Sequence[str]) -> None:
             *missing,
         ]
     )
+
+
+def package_sources(mirror: str) -> str:
+    """Return what apt reads in images: the release, its updates, and the fixes that mirrors keep beside it."""
+    updated = f"deb {mirror} {SUITE} main\ndeb {mirror} {SUITE}-updates main\n"
+    return f"{updated}deb {mirror}-security {SUITE}-security main\n"
 
 
 def _debootstrap(root: Path, mirror: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,7 @@ def extension_is_enabled(labels: dict[str, str]) -> str:
     require("enabled" in line and "OK" in line, f"JupyterLab lists: {lab}")
     server = output(PYTHON, "-I", "-m", "jupyter", "server", "extension", "list")
     require("torpor_lab" in server and "X torpor_lab" not in server, f"Jupyter Server lists: {server}")
-    return " ".join(line.split())
+    return " ".join(re.sub(r"\x1b\[\d*m", "", line).split())
 
 
 def kernel_sees_what_pip_installs(labels: dict[str, str]) -> str:
@@ -101,7 +102,8 @@ def in_kernel(code: str) -> str:
     from torpor_hub.processes import layering
 
     variables = layering.variables(ROOT, Path(os.environ["HOME"]), layering.here(), os.environ)
-    return output(PYTHON, "-I", "-c", textwrap.dedent(program), code, environment=variables)
+    said = output(PYTHON, "-I", "-c", textwrap.dedent(program), code, environment=variables)
+    return said.splitlines()[0]
 
 
 def write_wheel(folder: Path) -> Path:

@@ -32,7 +32,7 @@ def main() -> NoReturn:
     what, arguments = split(sys.argv[1:])
     root, home = Path(os.environ.get("TORPOR_ROOT", ROOT)), Path(os.environ.get("HOME", HOME))
     platform = layering.here()
-    _mend(root / "env", platform)
+    mend(root / "env", platform)
     environment = (
         for_job(root, home, platform, os.environ) if what == "job" else for_server(root, home, platform, os.environ)
     )
@@ -72,6 +72,15 @@ def for_job(root: Path, home: Path, platform: Platform, inherited: Mapping[str, 
     return {name: str(place) for name, place in places.items()} | dict(inherited) | {"PATH": search}
 
 
+def mend(env: Path, platform: Platform) -> None:
+    """Repair what the environment needs to be one; writes nothing where nothing is amiss, so that a wake changes nothing."""
+    try:
+        layering.create(env, platform)
+    except (OSError, EnvironmentMismatch) as error:
+        # The server runs on the platform's interpreter: it opens all the same, and its user can look.
+        print(f"The environment {env} could not be repaired: {error}", file=sys.stderr)
+
+
 def why_not_writable(folder: Path) -> str:
     """Return what hinders a small file in ``folder``, such as ``No space left on device``; empty where nothing does."""
     try:
@@ -92,15 +101,6 @@ def settings_outside_of_home(folder: Path) -> dict[str, str]:
         "IPYTHONDIR": "ipython",
     }
     return {name: str(folder / "home" / place) for name, place in places.items()}
-
-
-def _mend(env: Path, platform: Platform) -> None:
-    """Repair what the environment needs to be one; writes nothing where nothing is amiss, so that a wake changes nothing."""
-    try:
-        layering.create(env, platform)
-    except (OSError, EnvironmentMismatch) as error:
-        # The server runs on the platform's interpreter: it opens all the same, and its user can look.
-        print(f"The environment {env} could not be repaired: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
