@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from tests.support import hub
 from torpor_hub.processes import ports
 
 T = TypeVar("T")
@@ -108,22 +109,12 @@ class Platform:
     # People
 
     def token(self, user: str) -> str:
-        """Return a hub token of the user, made as a person makes one: sign in, then ask the hub."""
-        with self.signed_in(user) as client:
-            headers = {"X-XSRFToken": client.cookies.get("_xsrf", path=f"{self.prefix}hub/") or ""}
-            answer = client.post(f"hub/api/users/{user}/tokens", json={"note": "test"}, headers=headers)
-            assert answer.status_code in (200, 201), answer.text
-            return str(answer.json()["token"])
+        """Return a hub token of the user."""
+        return hub.token(self.url, user, self.passwords[user])
 
-    @contextmanager
-    def signed_in(self, user: str) -> Iterator[httpx.Client]:
+    def signed_in(self, user: str) -> AbstractContextManager[httpx.Client]:
         """Give a client with the cookies of the user's browser, below the public address."""
-        with httpx.Client(base_url=self.url, follow_redirects=True, timeout=30) as client:
-            client.get("hub/login")
-            xsrf = client.cookies.get("_xsrf") or ""
-            form = {"username": user, "password": self.passwords[user], "_xsrf": xsrf}
-            client.post("hub/login?next=" + self.prefix + "hub/token", data=form).raise_for_status()
-            yield client
+        return hub.signed_in(self.url, user, self.passwords[user])
 
     def client(self, user: str) -> httpx.Client:
         """Return a client of the api for the user."""
