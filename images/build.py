@@ -22,7 +22,10 @@ from images import engines, plan, rootfs, sources  # noqa: E402 - found only now
 
 KNOWN_FAILURES = (engines.EngineFailed, rootfs.RootFailed, sources.SourcesFailed)
 # What `verify` reads: the checks, and the stand-in for the api that a job reports to.
-MOUNTS = {ROOT / "images": "/mnt/torpor-images", ROOT / "tests/support": "/mnt/torpor-support"}
+MOUNTS = {
+    ROOT / "images": "/mnt/torpor-images",
+    ROOT / "tests/support/job_api.py": "/mnt/torpor-support/job_api.py",
+}
 
 
 @dataclass(frozen=True)
