@@ -61,6 +61,13 @@ def is_finished(job: Json) -> bool:
     return _condition(job, "Complete", "Failed") is not None
 
 
+def may_start(job: Json) -> bool:
+    """Return whether the Job, which has no pod now, has had none either: it may make its first at any time."""
+    status = job.get("status", {})
+    had = any(status.get(count) for count in ("active", "failed", "succeeded", "terminating"))
+    return not had and not is_finished(job) and not any((status.get("uncountedTerminatedPods") or {}).values())
+
+
 def is_pending(pod: Json) -> bool:
     """Return whether the pod's container has not run yet."""
     return bool(pod.get("status", {}).get("phase", "Pending") == "Pending")

@@ -137,9 +137,8 @@ class KubernetesRunner:
             namespace = await self._namespace_of(name)
             if namespace is None:
                 return
-            job = await self._job(name, namespace)
-            living = [pod for pod in await self._pods(namespace, name) if not job_facts.has_ended(pod)]
-            if living or (job is not None and not job_facts.is_finished(job)):
+            job, pods = await self._job(name, namespace), await self._pods(namespace, name)
+            if not all(map(job_facts.has_ended, pods)) or (job is not None and not pods and job_facts.may_start(job)):
                 raise RunnerError(f"{name} still runs: its Job stays.")
             with contextlib.suppress(ObjectMissing):
                 await self._cluster.delete(kinds.JOB, name, namespace, uid=job_facts.uid(job) if job else "")
@@ -148,21 +147,21 @@ class KubernetesRunner:
         self._namespaces.pop(name, None)
 
     async def _is_over(self, name: str, namespace: str, handle: str, grace_s: int) -> bool:
-        """Ask for the end of what still runs of the Job; return whether nothing did."""
+        """Ask for the end of what still runs of the Job; return whether nothing did, and nothing will."""
         job = await self._job(name, namespace)
         if job is not None and handle and job_facts.uid(job) != handle:
             return True
-        living = [pod for pod in await self._pods(namespace, name) if not job_facts.has_ended(pod)]
-        for pod in living:
-            if not job_facts.is_going(pod):
+        pods = await self._pods(namespace, name)
+        for pod in pods:
+            if not job_facts.has_ended(pod) and not job_facts.is_going(pod):
                 with contextlib.suppress(ObjectMissing, ObjectConflict):
                     named = pod["metadata"]["name"]
                     await self._cluster.delete(kinds.POD, named, namespace, uid=job_facts.uid(pod), grace_s=grace_s)
-        if living or job is None or job_facts.is_finished(job):
-            return not living
-        with contextlib.suppress(ObjectMissing, ObjectConflict):
-            # It has no pod yet, and must not make one later.
-            await self._cluster.delete(kinds.JOB, name, namespace, uid=job_facts.uid(job), propagation="Foreground")
+        if pods or job is None or job_facts.is_finished(job):
+            return all(map(job_facts.has_ended, pods))
+        if job_facts.may_start(job):
+            with contextlib.suppress(ObjectMissing, ObjectConflict):
+                await self._cluster.delete(kinds.JOB, name, namespace, uid=job_facts.uid(job), propagation="Foreground")
         return False
 
     async def _seen_in(self, namespace: str) -> list[Seen]:

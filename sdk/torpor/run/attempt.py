@@ -91,11 +91,11 @@ class Attempt:
 
     def write_end(self, outcome: Outcome, *, delivered: bool) -> None:
         """Record how the code ended, and whether the api has heard it."""
-        self.write("exit.json", {**outcome.to_json(), "ended_at": time.time(), "delivered": delivered})
         if self.last_words is not None:
             said = {"delivered": delivered, "result": self.result.exists()}
             with contextlib.suppress(OSError):
                 self.last_words.write_bytes(outcome.in_short(said))
+        self.write("exit.json", {**outcome.to_json(), "ended_at": time.time(), "delivered": delivered})
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a record of the folder, or None where there is none (or what is there is no record)."""
