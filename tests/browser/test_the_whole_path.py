@@ -21,6 +21,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.sites import USER, ProcessSite, Seen, Site
+from tests.cluster.release import REGISTRY, installed
 from tests.support import wheels
 from tests.support.browser import chromium
 from tests.support.failpoints import Failpoints
@@ -70,7 +71,19 @@ def on_processes(folder: Path, draw: random.Random) -> Iterator[Site]:
         yield ProcessSite(running, failpoints)
 
 
-PLACES = [pytest.param(on_processes, id="processes", marks=pytest.mark.embedded)]
+@contextmanager
+def on_the_cluster(_: Path, draw: random.Random) -> Iterator[Site]:
+    """Give a release of the chart under a generated path."""
+    if REGISTRY not in os.environ:
+        pytest.skip(f"needs the test cluster: {REGISTRY} is not set")
+    with installed(f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/") as site:
+        yield site
+
+
+PLACES = [
+    pytest.param(on_processes, id="processes", marks=pytest.mark.embedded),
+    pytest.param(on_the_cluster, id="cluster", marks=pytest.mark.cluster),
+]
 
 
 @pytest.fixture(params=PLACES)

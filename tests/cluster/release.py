@@ -1,0 +1,109 @@
+"""A release of the chart on the test cluster, with the images of this very code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster import kubectl
+from tests.cluster.site import ClusterSite
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "torpor"
+NAMESPACE = "torpor"
+NODE = "torpor-0"
+REGISTRY = "TORPOR_KUBE_REGISTRY"
+IMAGES = "TORPOR_TEST_IMAGES"
+TAG = "test"
+INSTALLED_WITHIN = "8m"
+USERS = ("ada", "ben", "root")
+
+
+def images(registry: str) -> dict[str, Any]:
+    """Return what was built: what the file of ``TORPOR_TEST_IMAGES`` says, else images built and pushed now."""
+    given = os.environ.get(IMAGES)
+    if given and Path(given).exists():
+        return dict(json.loads(Path(given).read_text()))
+    file = Path(given or ROOT / "test-results" / "images.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    build = [sys.executable, str(ROOT / "images" / "build.py"), "--registry", f"{registry}/torpor", "--insecure"]
+    subprocess.run([*build, "--tag", TAG, "--json", str(file)], check=True, cwd=ROOT)
+    return dict(json.loads(file.read_text()))
+
+
+def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the values of a release with every image by digest, all of the platform on one node, served below ``path``."""
+
+    def image(name: str) -> str:
+        return f"{built[name]['reference'].rpartition(':')[0]}@{built[name]['digest']}"
+
+    on_node = {"nodeSelector": {"kubernetes.io/hostname": NODE}}
+    return {
+        "registry": {"host": registry, "insecure": True},
+        "publicUrl": f"http://torpor.test{path}",
+        "images": {
+            "platform": image("platform"),
+            "agent": image("agent"),
+            "workspace": image("workspace"),
+            "workspaceSpark": image("workspace-spark"),
+        },
+        "data": {"accessMode": "ReadWriteMany"},
+        "server": on_node,
+        "hub": on_node,
+        "proxy": on_node,
+        "importer": on_node,
+    }
+
+
+@contextmanager
+def installed(path: str = "/", **more: Any) -> Iterator[ClusterSite]:
+    """Give an installed release, with ``more`` values over the usual; afterwards nothing of it is left but its volumes' data."""
+    registry = os.environ[REGISTRY]
+    began = time.monotonic()
+    built = images(registry)
+    print(f"images: {time.monotonic() - began:.0f} s")
+    try:
+        install({**values(registry, built, path), **more})
+        print(f"chart: installed after {time.monotonic() - began:.0f} s")
+        yield site(path, registry)
+    finally:
+        uninstall()
+
+
+def install(content: dict[str, Any]) -> None:
+    """Install the release, or bring it to these values, and wait until every pod of it is ready."""
+    command = ["helm", "upgrade", "--install", "torpor", str(CHART), "-n", NAMESPACE, "--create-namespace"]
+    command += ["-f", "-", "--wait", "--timeout", INSTALLED_WITHIN]
+    ended = subprocess.run(command, input=yaml.safe_dump(content), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{ended.stderr[-2000:]}\n{kubectl.run('get', 'pods', '-A', '-o', 'wide')}"
+
+
+def site(path: str, registry: str) -> ClusterSite:
+    """Return the installed release, with a new password for each user."""
+    address = kubectl.get("service", "torpor-proxy", "-n", NAMESPACE)["spec"]
+    url = f"http://{address['clusterIP']}:{address['ports'][0]['port']}{path}"
+    return ClusterSite(url, NAMESPACE, f"{NAMESPACE}-", registry, {user: password(user) for user in USERS})
+
+
+def password(user: str) -> str:
+    """Return a new password of a user, as an admin gets one."""
+    said = kubectl.run("exec", "-n", NAMESPACE, "deploy/torpor-server", "--", "torpor", "users", "reset", user)
+    return said.strip().splitlines()[-1]
+
+
+def uninstall() -> None:
+    """Remove the release, the namespaces of its tenants and its kept claims."""
+    subprocess.run(["helm", "uninstall", "torpor", "-n", NAMESPACE, "--wait"], check=False, capture_output=True)
+    names = [str(item["metadata"]["name"]) for item in kubectl.items("namespaces")]
+    ours = [name for name in names if name == NAMESPACE or name.startswith(f"{NAMESPACE}-")]
+    if ours:
+        kubectl.run("delete", "namespace", *ours, "--wait=true", within_s=300)
