@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from torpor_hub.agent.folders import FolderGround
+from torpor_hub.agent.ground import Claim
 from torpor_hub.agent.tasks import Tasks
-from torpor_hub.agent.work import Agent, Claim
-from torpor_hub.capture.base import CaptureResult
+from torpor_hub.agent.work import Agent
+from torpor_hub.capture.base import CaptureResult, Prepared
 from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.errors import PlaceError
 from torpor_hub.oci.layout import Layout
@@ -40,10 +42,15 @@ class RecordingFreezer:
 
     async def freeze(self, workspace_root: Path, handle: str, thaw_after_s: float) -> None:
         assert workspace_root.is_dir()
-        assert thaw_after_s > 0
+        self._thaw_after_s = thaw_after_s
         self.asked.append("freeze")
         if not self._works:
             raise PlaceError(f"{handle} does not stop.")
+
+    async def left_s(self, workspace_root: Path, handle: str) -> float:
+        if not self.frozen:
+            raise PlaceError(f"{handle} was thawed.")
+        return self._thaw_after_s
 
     async def thaw(self, workspace_root: Path, handle: str) -> None:
         del workspace_root, handle
@@ -58,6 +65,7 @@ class Api:
     cancel: bool = False
     heartbeat: httpx.Response | None = None
     away: bool = False
+    once_frozen: RecordingFreezer | None = None
     reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -66,6 +74,8 @@ class Api:
             raise httpx.ConnectError("refused", request=request)
         if kind == "component-tokens":
             return httpx.Response(200, json={"token": "torpor.agent"})
+        if kind == "progress" and self.once_frozen is not None and not self.once_frozen.frozen:
+            return httpx.Response(200, json={"cancel": False})
         if kind == "progress":
             return self.heartbeat or httpx.Response(200, json={"cancel": self.cancel})
         self.reports.append((kind, json.loads(request.content)))
@@ -88,6 +98,26 @@ class DamagingLayout(Layout):
         layer = json.loads(manifest)["layers"][0]["digest"].removeprefix("sha256:")
         self.damage(self._blobs / layer)
         return digest
+
+
+class NeverPrepared(DirectoryCapture):
+    """Is still copying what is large when somebody comes back."""
+
+    async def prepare(self, *_: object, **__: object) -> Prepared:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class ThawsMeanwhile(DirectoryCapture):
+    """Saves a workspace that somebody else thaws in the middle."""
+
+    def __init__(self, layout: Layout, freezer: RecordingFreezer) -> None:
+        super().__init__(layout)
+        self._freezer = freezer
+
+    async def verify(self, repository: str, digest: str) -> None:
+        await super().verify(repository, digest)
+        self._freezer.asked.append("thaw")
 
 
 class BreaksOffWriting(DirectoryCapture):
@@ -136,7 +166,8 @@ def work(layout: Layout, freezer: RecordingFreezer, api: Api, wanted: Claim, *, 
 
     async def run() -> None:
         tasks = Tasks("http://api/v1", lambda: "proof", transport=httpx.MockTransport(api.answer))
-        agent = Agent(tasks, capture or DirectoryCapture(layout), freezer, name="a", node="n")
+        ground = FolderGround(capture or DirectoryCapture(layout), freezer)
+        agent = Agent(tasks, ground, name="a", node="n")
         async with asyncio.timeout(WITHIN_S):
             await agent.work(wanted)
         await tasks.close()
@@ -181,14 +212,36 @@ def test_an_image_that_does_not_read_back_is_never_reported(
 
 def test_a_cancel_in_the_answer_to_a_heartbeat_ends_the_copy_and_thaws(root: Path, layout: Layout) -> None:
     (root / "env" / "large").write_bytes(os.urandom(LARGE_BYTES))
-    api, freezer = Api(cancel=True), RecordingFreezer()
+    freezer = RecordingFreezer()
+    api = Api(cancel=True, once_frozen=freezer)
     work(layout, freezer, api, claim(root))
     assert (api.results(), api.failures(), freezer.asked) == ([], ["CANCELLED"], ["freeze", "thaw"])
 
 
+def test_a_cancel_before_the_freeze_leaves_everything_running(root: Path, layout: Layout) -> None:
+    api, freezer = Api(cancel=True), RecordingFreezer()
+    work(layout, freezer, api, claim(root), capture=NeverPrepared(layout))
+    assert (api.results(), api.failures(), "freeze" in freezer.asked) == ([], ["CANCELLED"], False)
+
+
+def test_a_workspace_that_was_thawed_before_it_was_saved_is_not_reported_as_saved(root: Path, layout: Layout) -> None:
+    """Its deadline came, or another agent did: what was read is not all of one moment."""
+    api, freezer = Api(), RecordingFreezer()
+    work(layout, freezer, api, claim(root), capture=ThawsMeanwhile(layout, freezer))
+    assert (api.results(), api.failures(), freezer.frozen) == ([], ["NOT_FROZEN"], False)
+
+
+def test_the_platform_is_told_for_how_long_the_workspace_stands_still(root: Path, layout: Layout) -> None:
+    api, freezer = Api(), RecordingFreezer()
+    work(layout, freezer, api, claim(root, thaw_after_s=30))
+    (result,) = api.results()
+    assert 0 < result["frozen_s"] <= 30
+
+
 def test_a_claim_that_was_taken_over_is_left_to_the_one_who_has_it(root: Path, layout: Layout) -> None:
     (root / "env" / "large").write_bytes(os.urandom(LARGE_BYTES))
-    api, freezer = Api(heartbeat=TAKEN_OVER), RecordingFreezer()
+    freezer = RecordingFreezer()
+    api = Api(heartbeat=TAKEN_OVER, once_frozen=freezer)
     work(layout, freezer, api, claim(root))
     assert (api.reports, freezer.asked) == ([], ["freeze"])
 
@@ -224,7 +277,7 @@ def test_a_program_that_ends_in_the_middle_thaws_first(root: Path, layout: Layou
     async def run() -> None:
         tasks = Tasks("http://api/v1", lambda: "proof", transport=httpx.MockTransport(api.answer))
         working = asyncio.create_task(
-            Agent(tasks, DirectoryCapture(layout), freezer, name="a", node="n").work(claim(root))
+            Agent(tasks, FolderGround(DirectoryCapture(layout), freezer), name="a", node="n").work(claim(root))
         )
         async with asyncio.timeout(WITHIN_S):
             while not freezer.frozen:

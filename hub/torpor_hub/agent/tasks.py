@@ -24,7 +24,9 @@ class Tasks:
     ``proof`` returns what proves the agent to the api; it is asked at each renewal, because it may be renewed itself.
     """
 
-    def __init__(self, api_url: str, proof: Callable[[], str], *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, api_url: str, proof: Callable[[], str], *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._client = httpx.AsyncClient(base_url=api_url, timeout=TIMEOUT_S, transport=transport)
         self._proof = proof
         self._token = ""
@@ -54,8 +56,19 @@ class Tasks:
         answer = await self._send("PUT", f"/capture-claims/{operation}/progress", body)
         return bool(answer.json()["cancel"])
 
-    async def report(self, operation: str, kind: str, body: Mapping[str, Any], *, within_s: float) -> Mapping[str, Any]:
-        """Report the result or the failure, again and again while the api is away.
+    async def may_thaw(self, operation: str, fence: int) -> bool:
+        """Return whether to thaw what was left frozen for its removal; False where that has begun.
+
+        Raises:
+            StaleFence: when another agent has taken over.
+            Unavailable: when the api does not answer.
+        """
+        return bool((await self._send("PUT", f"/capture-claims/{operation}/thawed", {"fence": fence})).json()["thaw"])
+
+    async def report(
+        self, operation: str, kind: str, body: Callable[[], Mapping[str, Any]], *, within_s: float
+    ) -> Mapping[str, Any]:
+        """Report the result or the failure, again and again while the api is away; ``body`` is asked each time.
 
         Raises:
             StaleFence: when another agent has taken over.
@@ -64,7 +77,7 @@ class Tasks:
         deadline = time.monotonic() + within_s
         while True:
             try:
-                return dict((await self._send("PUT", f"/capture-claims/{operation}/{kind}", body)).json())
+                return dict((await self._send("PUT", f"/capture-claims/{operation}/{kind}", body())).json())
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+from torpor_hub.agent.folders import FolderGround
 from torpor_hub.agent.tasks import Tasks
 from torpor_hub.agent.work import Agent
 from torpor_hub.capture.directory import DirectoryCapture
@@ -49,10 +50,8 @@ class Control:
         self._workspaces = WorkspaceController(store, settings, self._place, layout, self._hub, self._lead)
         self._jobs = JobController(store, settings, blobs, signer, _runner(settings, layout, platform), self._lead)
         self._imports = ImportController(store, settings, self._lead)
-        self._agents = [
-            Agent(self._tasks, DirectoryCapture(layout), ProcessFreezer(), name=f"local-{number}", node=NODE)
-            for number in range(AGENTS)
-        ]
+        ground = FolderGround(DirectoryCapture(layout), ProcessFreezer())
+        self._agents = [Agent(self._tasks, ground, name=f"local-{number}", node=NODE) for number in range(AGENTS)]
 
         feed.listen(self._workspaces.welcome)
 
