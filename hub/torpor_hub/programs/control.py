@@ -1,27 +1,21 @@
-"""The controller's composition: which place, runner and capture there are is chosen here and nowhere else."""
+"""The controller's composition: which place, runner and images there are is chosen here and nowhere else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from torpor_hub.agent.folders import FolderGround
-from torpor_hub.agent.tasks import Tasks
-from torpor_hub.agent.work import Agent
-from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.controllers.base import Leadership, Waker, loop
 from torpor_hub.controllers.hub import Hub
 from torpor_hub.controllers.imports import ImportController
 from torpor_hub.controllers.jobs import JobController
 from torpor_hub.controllers.workspaces import WorkspaceController
 from torpor_hub.domain.units import Amount
-from torpor_hub.oci.layout import Layout
-from torpor_hub.places.process import ProcessPlace
-from torpor_hub.processes import layering
-from torpor_hub.processes.freezer import ProcessFreezer
-from torpor_hub.runners.process import ProcessRunner
+from torpor_hub.errors import LeaseLost, PlaceError
+from torpor_hub.programs.control_parts import Around, ControlParts
 from torpor_hub.services import ledger
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings
@@ -29,30 +23,38 @@ from torpor_hub.stores.base import Store, UnitOfWork
 from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
 
-NODE = ""
-AGENTS = 2
-COLLECT_S = 3600
+LOG = logging.getLogger(__name__)
+MEASURE_S = 30.0
+
+
+def _processes(around: Around) -> ControlParts:
+    from torpor_hub.programs.control_processes import parts
+
+    return parts(around)
+
+
+def _cluster(around: Around) -> ControlParts:
+    from torpor_hub.programs.control_cluster import parts
+
+    return parts(around)
+
+
+# Each imports what the other one does not need.
+MODES: Mapping[str, Callable[[Around], ControlParts]] = {"process": _processes, "kubernetes": _cluster}
 
 
 class Control:
-    """All loops of the controller over local processes, and the agents of this node."""
+    """All loops of the controller."""
 
     def __init__(self, settings: Settings, store: Store, blobs: Blobs, signer: Signer, feed: ChangeFeed) -> None:
         self._settings = settings
         self._feed = feed
         self._lead = Leadership(store, lifetime_s=settings.limits.lease_s)
-        layout, platform = Layout(settings.images_dir), layering.here()
-        self._layout = layout
-        capacity = Amount(settings.pool_cpu_milli(), settings.pool_memory_bytes())
-        self._place = ProcessPlace(settings.state_dir, layout, platform, capacity)
+        self._parts = parts = MODES[settings.mode](Around(settings, store, feed, self._lead))
         self._hub = Hub(settings.hub_api_url, settings.secret("hub-service-token"))
-        self._tasks = Tasks(settings.api_url, partial(settings.secret, "agent-proof"))
-        self._workspaces = WorkspaceController(store, settings, self._place, layout, self._hub, self._lead)
-        self._jobs = JobController(store, settings, blobs, signer, _runner(settings, layout, platform), self._lead)
+        self._workspaces = WorkspaceController(store, settings, parts.place, parts.images, self._hub, self._lead)
+        self._jobs = JobController(store, settings, blobs, signer, parts.runner, self._lead)
         self._imports = ImportController(store, settings, self._lead)
-        ground = FolderGround(DirectoryCapture(layout), ProcessFreezer())
-        self._agents = [Agent(self._tasks, ground, name=f"local-{number}", node=NODE) for number in range(AGENTS)]
-
         feed.listen(self._workspaces.welcome)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
@@ -60,39 +62,37 @@ class Control:
         return [
             self._lead.keep(),
             self._lent(),
-            self._collect(),
             loop("workspaces", self._workspaces.turn, Waker(self._feed, ("workspace",)), self._lead),
             loop("jobs", self._jobs.turn, Waker(self._feed, ("job", "workspace")), self._lead),
             loop("imports", self._imports.turn, Waker(self._feed, ("import", "read")), self._lead),
-            *(agent.run() for agent in self._agents),
+            *self._parts.loops(),
         ]
 
     async def end(self) -> None:
-        """End jobs and workspaces in order: jobs wait for the next start, environments are kept."""
-        await self._jobs.end_all()
-        await self._workspaces.end_all()
+        """End what nothing carries on, in order: jobs wait for the next start, environments are kept."""
+        if self._parts.ends_with_platform:
+            await self._jobs.end_all()
+            await self._workspaces.end_all()
         await self._hub.close()
-        await self._tasks.close()
+        await self._parts.close()
         await asyncio.to_thread(self._lead.drop)
 
-    async def _collect(self) -> None:
-        """Remove, now and then, the blobs of images that were deleted a day ago or more."""
-        while True:
-            await asyncio.sleep(COLLECT_S)
-            await asyncio.to_thread(self._layout.collect)
-
     async def _lent(self) -> None:
-        """Record once what this machine lends."""
-        pool, capacity = self._settings.pool, await self._place.capacity()
+        """Record what the place lends, whenever it has changed."""
+        pool, known = self._settings.pool, None
         floor = Amount(pool.workspace_floor_cpu_milli, pool.workspace_floor_memory_bytes)
+        while True:
+            while self._lead.epoch is None:
+                await asyncio.sleep(0.05)
+            try:
+                capacity = await self._parts.place.capacity()
+                if capacity != known:
+                    await self._lead.record(partial(_set_pool, capacity, floor))
+                    known = capacity
+            except (PlaceError, LeaseLost) as error:
+                LOG.warning("what can be lent is not known now: %s", error)
+            await asyncio.sleep(MEASURE_S)
 
-        def write(tx: UnitOfWork) -> None:
-            ledger.set_pool(tx, capacity, floor)
 
-        while self._lead.epoch is None:
-            await asyncio.sleep(0.05)
-        await self._lead.record(write)
-
-
-def _runner(settings: Settings, layout: Layout, platform: layering.Platform) -> ProcessRunner:
-    return ProcessRunner(settings.state_dir, layout, platform, java_home=settings.java_home)
+def _set_pool(capacity: Amount, floor: Amount, tx: UnitOfWork) -> None:
+    ledger.set_pool(tx, capacity, floor)

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from typing import Any
 import uvicorn
 from cryptography.fernet import Fernet, MultiFernet
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities
 from torpor_hub.api.pages import pages
 from torpor_hub.errors import StartupError
+from torpor_hub.programs import identity
 from torpor_hub.programs.control import Control
-from torpor_hub.services.proofs import SecretProofs
+from torpor_hub.services.seeding import seed
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings, load
 from torpor_hub.stores import migrations
@@ -31,7 +34,8 @@ from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
 
 ROLES = ("api", "controller")
-PROGRAMS = ("hub", "importer", "agent", "demo")
+UPGRADED_WITHIN_S = 120.0
+LOOK_AGAIN_S = 1.0
 SHUTDOWN_S = 2
 
 
@@ -58,9 +62,9 @@ def serve(settings: Settings, roles: frozenset[str]) -> None:
     if not roles or not roles <= frozenset(ROLES):
         raise StartupError(f"Roles are {' and '.join(ROLES)}, not '{','.join(sorted(roles))}'.")
     if "controller" in roles:
-        migrations.upgrade(settings.database)
+        _make_records(settings)
     parts = compose(settings)
-    migrations.check(parts.store.engine)
+    _wait_for_upgrade(parts.store)
     app = create_app(parts, pages.router, lambda app: _living(app, parts, roles))
     uvicorn.run(
         app,
@@ -81,8 +85,40 @@ def compose(settings: Settings) -> Parts:
     identities = Identities(
         settings.hub_api_url, signer, cookies, cache_s=settings.limits.token_cache_s, origin=settings.public_url
     )
-    proofs = SecretProofs({name: settings.secret(f"{name}-proof") for name in PROGRAMS})
-    return Parts(settings, store, Blobs(settings.blobs), signer, identities, ChangeFeed(store), proofs)
+    feed, proofs = ChangeFeed(store), identity.proofs_of(settings)
+    return Parts(settings, store, Blobs(settings.blobs), signer, identities, feed, proofs)
+
+
+def _make_records(settings: Settings) -> None:
+    """Bring the database to this version and make the first records that it lacks; passwords are given later.
+
+    Raises:
+        StartupError: when it cannot be reached, or is of a later version.
+    """
+    migrations.upgrade(settings.database)
+    store = Store(settings.database)
+    try:
+        with store.begin("torpor-server") as tx:
+            seed(tx, settings)
+    finally:
+        store.close()
+
+
+def _wait_for_upgrade(store: Store) -> None:
+    """Return once the database has this program's schema; where the controller is another process, it may take a while.
+
+    Raises:
+        StartupError: when it has not after two minutes.
+    """
+    deadline = time.monotonic() + UPGRADED_WITHIN_S
+    while True:
+        try:
+            return migrations.check(store.engine)
+        except (StartupError, SQLAlchemyError) as error:
+            if time.monotonic() > deadline:
+                raise StartupError(str(error)) from error
+            logging.warning("waiting for the database: %s", error)
+        time.sleep(LOOK_AGAIN_S)
 
 
 async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIterator[None]:
@@ -101,6 +137,7 @@ async def _living(_app: FastAPI, parts: Parts, roles: frozenset[str]) -> AsyncIt
         if control is not None:
             await control.end()
         await parts.identities.close()
+        await parts.proofs.close()
         await asyncio.to_thread(parts.feed.stop)
         parts.store.close()
 

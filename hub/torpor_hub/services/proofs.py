@@ -30,6 +30,10 @@ class Proofs(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Close connections, where it has some."""
+        ...
+
 
 @dataclass(frozen=True)
 class SecretProofs:
@@ -49,3 +53,6 @@ class SecretProofs:
                 f"The proof is not that of '{name}'.", next_step="Use the secret in the state folder's 'secrets'."
             )
         return Proven(name)
+
+    async def close(self) -> None:
+        """Do nothing: there are no connections."""
