@@ -57,12 +57,15 @@ def begin(tx: UnitOfWork, settings: Settings, row: Workspace, choice: Environmen
 
     Raises:
         QuotaExceeded: when there is no room; nothing is begun.
-        Conflict: when the asked environment does not exist, or the profile's image cannot be had.
+        Conflict: when the asked environment does not exist, the profile's image cannot be had, or nobody can work in the tenant.
     """
     if choice is EnvironmentChoice.PREVIOUS and row.previous_checkpoint_id is None:
         raise Conflict(
             f"'{row.name}' has no previous environment.", next_step="Start with the current one, or the profile's."
         )
+    problem = tx.session.get_one(Tenant, row.tenant_id).problem
+    if problem:
+        raise Conflict(problem, next_step="Tell a platform admin.")
     if choice is EnvironmentChoice.PROFILE or row.checkpoint_id is None:
         with suppress(PlaceUnready):  # waited for before the grant
             images.require(tx, settings, row)
@@ -202,7 +205,7 @@ def running(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     operation = operations.current(tx, row)
     if operation is not None:
         operations.end(tx, operation, StartStep.DONE)
-    row.operation_id, row.last_log = None, ""
+    row.operation_id, row.last_log, row.lost = None, "", ""
     operations.enter(tx, row, Phase.RUNNING, message=row.notice)
 
 

@@ -73,10 +73,7 @@ def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
         owner=None,
         spec={"title": row.title, "cpu_milli": row.cpu_milli, "memory_bytes": row.memory_bytes},
         status={
-            "phase": "READY",
-            "reason": "",
-            "message": "",
-            "next_step": "",
+            **_standing(row.problem, "TENANT_NOT_READY"),
             "since": iso(row.created_at),
             "used": amount(room.used.cpu_milli, room.used.memory_bytes, room.used.gpu_count),
             "free": amount(room.free.cpu_milli, room.free.memory_bytes, room.free.gpu_count),
@@ -84,6 +81,13 @@ def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
             "jobs": counts.get("job", 0),
         },
     )
+
+
+def _standing(problem: str, reason: str) -> dict[str, str]:
+    """Return whether something can be used, and if not, why."""
+    if not problem:
+        return {"phase": "READY", "reason": "", "message": "", "next_step": ""}
+    return {"phase": "FAILED", "reason": reason, "message": problem, "next_step": "Tell a platform admin."}
 
 
 def _profile(row: Profile) -> dict[str, Any]:
@@ -96,8 +100,10 @@ def _profile(row: Profile) -> dict[str, Any]:
             "title": row.title,
             "description": row.description,
             "amount": amount(row.cpu_milli, row.memory_bytes, row.gpu_count),
+            "image": row.image,
+            "digest": row.digest,
             "kinds": row.kinds,
             "default": row.is_default,
         },
-        status={"phase": "READY", "reason": "", "message": "", "next_step": "", "since": iso(row.created_at)},
+        status={**_standing(row.problem, "IMAGE_NOT_TAKEN_OVER"), "since": iso(row.created_at)},
     )

@@ -12,7 +12,7 @@ from torpor_hub.stores.tables.base import Table, Versioned
 
 
 class Tenant(Versioned, Table):
-    """A group of users with a quota."""
+    """A group of users with a quota. ``problem``: why nobody can work in it now."""
 
     __tablename__ = "tenants"
     __table_args__ = (UniqueConstraint("name"),)
@@ -21,6 +21,7 @@ class Tenant(Versioned, Table):
     cpu_milli: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     gpu_count: Mapped[int] = mapped_column(default=0)
+    problem: Mapped[str] = mapped_column(default="")
 
 
 class User(Versioned, Table):
