@@ -18,9 +18,10 @@ from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json
 from torpor_hub.cluster.watch import Watch
 from torpor_hub.domain.diagnose import Cause
+from torpor_hub.domain.workspaces import Phase
 from torpor_hub.podspecs import diagnose, names
-from torpor_hub.spawning import hindrances, pods
-from torpor_hub.spawning.hindrances import Hindrance, Standing
+from torpor_hub.spawning import adoption, hindrances, pods
+from torpor_hub.spawning.hindrances import Standing
 from torpor_hub.spawning.kube_pod import pod_of
 from torpor_hub.spawning.mixin import GRANTED_PROGRESS, TorporSpawner
 from torpor_hub.spawning.platform import Grant
@@ -34,7 +35,7 @@ PROBE_S = 0.15
 LOOK_S = 1.0
 # What a pod waits for may come at the last moment; what has ended never comes back.
 STANDS_S = 2.0
-FULLER_S = 1.5
+WORD_S = 1.5
 PLACED, BEGUN = GRANTED_PROGRESS + 6, GRANTED_PROGRESS + 12
 REMOVED = Cause("REMOVED", "The workspace's pod was removed while it started.", "Start it again.")
 
@@ -64,6 +65,7 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         self._pod: Json | None = None
         self._changed = asyncio.Event()
         self._ended_with: int | None = None
+        self._cause: Cause | None = None
         self._start_failed = False
         self._noticing: asyncio.Future[Any] | None = None
 
@@ -132,6 +134,8 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         super().load_state(state)
         self.grant_id, self.handle = state.get("grant_id", ""), state.get("handle", "")
         if self.grant_id:
+            # The hub does not keep it, and would leave it valid when the server has ended.
+            self.api_token = self.own_token(self.grant_id)
             self._follow()
 
     def clear_state(self) -> None:
@@ -139,7 +143,7 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         self.cluster.leave(self.namespace, self.pod_name, self)
         super().clear_state()
         self.grant_id = self.handle = ""
-        self._pod = self._ended_with = None
+        self._pod = self._ended_with = self._cause = None
         self._start_failed = False
 
     async def delete_forever(self) -> None:
@@ -170,12 +174,12 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         while True:
             try:
                 found = await self.cluster.of_workspace(self.namespace, self.workspace_id)
-                pod = self._adoptable(found)
+                pod = adoption.adoptable(found, self.own_token, self.grant_id)
                 if pod is not None:
                     return pod
                 if not found:
                     return await self._create(grant)
-                hindrance, reason = self._why_not(found), None
+                hindrance, reason = adoption.why_not(found, self.own_token), None
             except errors.ClusterError as error:
                 hindrance, reason = hindrances.of_error(error), error
             self.log.info("%s: no pod yet: %s", self.workspace_id, reason or hindrance.cause.message)
@@ -185,23 +189,6 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             await self._change(RETRY_S)
             # Asking again keeps what was reserved for this start.
             grant = await self._ask_for_grant()
-
-    def _adoptable(self, found: Iterable[Json]) -> Json | None:
-        """Return the pod whose server runs or comes up, and lets people in by a token that this hub can derive."""
-        for pod in found:
-            grant_id = pods.label(pod, names.GRANT)
-            if pods.is_over(pod) or pods.is_leaving(pod) or not pods.shows(pod, self.own_token(grant_id)):
-                continue
-            if grant_id == self.grant_id or diagnose.diagnose_pod(pod, _around()) is None:
-                return pod
-        return None
-
-    def _why_not(self, found: Iterable[Json]) -> Hindrance:
-        for pod in found:
-            token = self.own_token(pods.label(pod, names.GRANT))
-            if not (pods.is_over(pod) or pods.is_leaving(pod) or pods.shows(pod, token)):
-                return hindrances.of_another_key()
-        return hindrances.not_gone_yet()
 
     async def _create(self, grant: Grant) -> Json:
         self.grant_id = grant.run.grant_id
@@ -236,7 +223,7 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         async with self.cluster.events_of(self.namespace, self.handle) as events:
             while time.monotonic() < until:
                 pod = await self._look()
-                if pod is not None:
+                if pod is not None and not pods.is_leaving(pod):
                     await self._judge(pod, standing, events)
                 url = self._url(pod) if pod is not None else recorded
                 if url and await self.cluster.answers(f"{url}api"):
@@ -260,7 +247,8 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             return self._pod
         self._pod = self._own(found)
         if self._pod is None:
-            raise self._failure(REMOVED)
+            # The controller removes what failed, and may have been quicker.
+            raise await self._failure(self._cause or REMOVED)
         return self._pod
 
     async def _judge(self, pod: Json, standing: Standing, events: Watch) -> None:
@@ -269,33 +257,35 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         Raises:
             SpawnException: with the cause.
         """
-        cause = diagnose.diagnose_pod(pod, _around(events.snapshot().objects.values()))
+        around = diagnose.Surroundings(now_s=time.time(), events=tuple(events.snapshot().objects.values()))
+        cause = self._cause = diagnose.diagnose_pod(pod, around)
         if cause is None:
             begun = pods.has_begun(pod)
             self.tell(BEGUN if begun else PLACED, f"{diagnose.progress(pod)}.")
             return
         self.tell(PLACED, f"{cause.message} {cause.next_step}")
         if pods.is_over(pod) or standing.for_s(cause.reason) >= STANDS_S:
-            raise self._failure(await self._fuller(cause), pod)
+            raise await self._failure(cause, pods.last_words(pod))
 
-    async def _fuller(self, cause: Cause) -> Cause:
-        """Return the platform's own words for a lack of room, where it has them: it sees the nodes, the hub does not."""
-        until = time.monotonic() + FULLER_S
-        while cause.reason == "NO_ROOM" and time.monotonic() < until:
+    async def _failure(self, cause: Cause, log: str = "") -> SpawnException:
+        self._start_failed = True
+        if cause.reason in ("NO_ROOM", REMOVED.reason):
+            cause = await self._platforms_word() or cause
+        return refused(cause.message, cause.next_step, reason=cause.reason.lower(), status=500, log=log)
+
+    async def _platforms_word(self) -> Cause | None:
+        """Return what the platform says of the failure, if it soon says anything: it sees the nodes, the hub does not."""
+        until = time.monotonic() + WORD_S
+        while time.monotonic() < until:
             try:
                 workspace = await self.platform.workspace(self.workspace_id)
             except errors.UserError as error:
                 self.log.info("%s: the platform has no word on it: %s", self.workspace_id, error)
-                break
-            if workspace.reason == cause.reason:
-                return Cause(cause.reason, workspace.message, workspace.next_step)
+                return None
+            if workspace.phase == Phase.FAILED:
+                return Cause(workspace.reason, workspace.message, workspace.next_step)
             await asyncio.sleep(PROBE_S)
-        return cause
-
-    def _failure(self, cause: Cause, pod: Json | None = None) -> SpawnException:
-        self._start_failed = True
-        lines = pods.last_words(pod) if pod is not None else ""
-        return refused(cause.message, cause.next_step, reason=cause.reason.lower(), status=500, log=lines)
+        return None
 
     async def _learn_of_end(self) -> None:
         """Take the server for ended once the watch misses it and a live list agrees. Only an answer proves that."""
@@ -306,7 +296,7 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         found = await self.cluster.of_workspace(self.namespace, self.workspace_id)
         if not self.handle:
             # The hub ended between the making of the pod and the note of it.
-            pod = self._adoptable(found)
+            pod = adoption.adoptable(found, self.own_token, self.grant_id)
             if pod is not None:
                 self._take_up(pod)
                 self.save_state()
@@ -334,7 +324,3 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             async with asyncio.timeout(within_s):
                 await self._changed.wait()
         self._changed.clear()
-
-
-def _around(events: Iterable[Json] = ()) -> diagnose.Surroundings:
-    return diagnose.Surroundings(now_s=time.time(), events=tuple(events))
