@@ -7,11 +7,14 @@ under the key of what it was made from. See docs/reference/images.md.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +24,8 @@ sys.path.insert(0, str(ROOT))
 from images import engines, plan, rootfs, sources  # noqa: E402 - found only now where this is run by its path
 
 KNOWN_FAILURES = (engines.EngineFailed, rootfs.RootFailed, sources.SourcesFailed)
+# Of each layer, the one of now and the one before it: going back costs nothing.
+KEPT = 2
 # What `verify` reads: the checks, and the stand-in for the api that a job reports to.
 MOUNTS = {
     ROOT / "images": "/mnt/torpor-images",
@@ -70,6 +75,11 @@ class Builder:
     def tag_of(self, name: str) -> str:
         """Return the name by which the engine knows an image that was built."""
         return f"{engines.LOCAL}/{name}:{self._keys[name]}"
+
+    def prune(self) -> None:
+        """Remove what was built before the last change of each layer."""
+        for name in self._keys:
+            self._engine.prune(f"{engines.LOCAL}/{name}", KEPT)
 
     def _adopt(self, base: str) -> None:
         if not self._engine.exists(base):
@@ -127,7 +137,9 @@ def build(asked: argparse.Namespace, engine: engines.Podman, cache: Path) -> dic
     _say("torpor", f"wheel, {time.monotonic() - started:.1f} s")
     builder = Builder(engine, made_from, cache, again=asked.again)
     builder.begin(asked.base, asked.mirror)
-    return {name: _deliver(name, builder, engine, asked) for name in plan.order(asked.names)}
+    built = {name: _deliver(name, builder, engine, asked) for name in plan.order(asked.names)}
+    builder.prune()
+    return built
 
 
 def _deliver(name: str, builder: Builder, engine: engines.Podman, asked: argparse.Namespace) -> Built:
@@ -153,6 +165,18 @@ def verify_command(name: str, labels: dict[str, str]) -> list[str]:
     return ["/opt/torpor/bin/python", "-I", f"{MOUNTS[ROOT / 'images']}/{name}/verify", json.dumps(labels)]
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold off other builds of the same user while the block runs: they share the engine's images, and each removes old ones."""
+    with (Path(tempfile.gettempdir()) / f"torpor-images-{os.getuid()}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("torpor", "another build runs, this one waits for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _say(name: str, what: str) -> None:
     print(f"{name}: {what}", flush=True)
 
@@ -166,8 +190,8 @@ def main(words: Sequence[str]) -> int:
         plan.order(asked.names)
         if not asked.engine and not any(map(rootfs.shutil.which, engines.KNOWN)):
             rootfs.install_missing(("buildah",))
-        engine = engines.choose(asked.engine, cache / "build.log")
-        built = build(asked, engine, cache)
+        with alone():
+            built = build(asked, engines.choose(asked.engine, cache / "build.log"), cache)
     except (*KNOWN_FAILURES, KeyError) as error:
         print(error.args[0], file=sys.stderr)
         return 1

@@ -34,6 +34,8 @@ class Podman:
     name = "podman"
     build_command: tuple[str, ...] = ("build", "--format", "oci", "--pull=never")
 
+    listing = "{{.Repository}}:{{.Tag}}"
+
     def __init__(self, log: Path) -> None:
         self._log = log
 
@@ -61,6 +63,12 @@ class Podman:
     def tag(self, source: str, target: str) -> None:
         """Give an image another name."""
         self.call("tag", source, target)
+
+    def prune(self, repository: str, keep: int) -> None:
+        """Remove all but the newest images of a repository; one that is in use stays."""
+        listed = self.call("images", "--filter", f"reference={repository}", "--format", self.listing).split()
+        for tag in listed[keep:]:
+            self._run("rmi", tag)
 
     def pull(self, reference: str) -> None:
         """Bring an image from its registry."""
@@ -128,6 +136,7 @@ class Buildah(Podman):
 
     name = "buildah"
     isolation = ("--isolation", "chroot")
+    listing = "{{.Name}}:{{.Tag}}"
     limits = ("--ulimit", "nofile=1024:1024")
     build_command = ("bud", *isolation, "--runtime", "runc", *limits, "--format", "oci", "--pull-never")
 
