@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: up test slow check house bench soak lock clean platform dev
+.PHONY: up test slow check house bench soak images lock clean platform dev
 .DEFAULT_GOAL := up
 
 platform dev:
@@ -32,12 +32,25 @@ bench: dev
 soak: dev
 	$(BIN)/pytest -m soak $(ARGS)
 
+# Builds the images of a cluster: docs/reference/images.md.
+images:
+	@$(PYTHON) images/build.py $(ARGS)
+
 # Writes requirements/*.txt anew from pyproject.toml, and uv's own line from its version there.
 UV := .venv/bootstrap/uv/bin/uv
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
+# Images have the versions that the tests run on.
+LOCKED := requirements/images
+IMAGE := $(COMPILE) -c requirements/dev.txt
+WORKSPACE := --extra lab --extra widgets --extra cli pyproject.toml images/workspace/packages.in
 lock: platform
 	$(COMPILE) --extra embedded -o requirements/platform.txt pyproject.toml
 	$(COMPILE) --extra dev -o requirements/dev.txt pyproject.toml
+	$(IMAGE) --extra cluster -o $(LOCKED)/platform.txt pyproject.toml images/platform/packages.in
+	$(IMAGE) --extra agent -o $(LOCKED)/agent.txt pyproject.toml
+	$(IMAGE) $(WORKSPACE) -o $(LOCKED)/workspace.txt
+	$(IMAGE) $(WORKSPACE) --extra spark images/workspace-spark/packages.in -o $(LOCKED)/workspace-spark.txt
+	echo setuptools | $(COMPILE) -o $(LOCKED)/build.txt -
 	grep -o '^uv==[^ ]*' requirements/uv.txt | $(COMPILE) -o requirements/uv.txt -
 
 clean:

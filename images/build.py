@@ -10,6 +10,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -188,8 +189,8 @@ def main(words: Sequence[str]) -> int:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         plan.order(asked.names)
-        if not asked.engine and not any(map(rootfs.shutil.which, engines.KNOWN)):
-            rootfs.install_missing(("buildah",))
+        if not asked.engine and not any(map(shutil.which, engines.KNOWN)):
+            rootfs.install_missing(("buildah", "runc"))
         with alone():
             built = build(asked, engines.choose(asked.engine, cache / "build.log"), cache)
     except (*KNOWN_FAILURES, KeyError) as error:

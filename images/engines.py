@@ -199,7 +199,7 @@ def choose(asked: str, log: Path) -> Podman:
 def parse_size(text: str) -> int:
     """Return the bytes of a size as buildah prints it, such as ``1.2 GB``."""
     number, unit = text.split()
-    return round(float(number) * 1000 ** ("B", "KB", "MB", "GB", "TB").index(unit.upper()))
+    return round(float(number) * 1000.0 ** ("B", "KB", "MB", "GB", "TB").index(unit.upper()))
 
 
 def _volumes(mounts: Mapping[Path, str]) -> list[str]:
