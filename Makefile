@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: up test slow check house bench soak images lock clean platform dev
+.PHONY: up test slow cluster check house bench soak images lock clean platform dev
 .DEFAULT_GOAL := up
 
 platform dev:
@@ -12,10 +12,14 @@ up: platform
 	@exec $(BIN)/torpor up $(ARGS)
 
 test: dev
-	$(BIN)/pytest -m "not slow and not soak" $(ARGS)
+	$(BIN)/pytest -m "not slow and not soak and not cluster" $(ARGS)
 
 slow: dev
-	$(BIN)/pytest -m "slow and not soak" $(ARGS)
+	$(BIN)/pytest -m "slow and not soak and not cluster" $(ARGS)
+
+# Needs KUBECONFIG and TORPOR_KUBE_REGISTRY: a cluster whose nodes pull from that registry.
+cluster: dev
+	$(BIN)/pytest -m "cluster and not soak" $(ARGS)
 
 check: dev house
 	$(BIN)/ruff check .
