@@ -26,6 +26,7 @@ PERSON = "tests/api/test_every_route.py::test_a_person_is_refused_what_only_prog
 AGENT = "tests/agent/test_agent.py::"
 WORKSPACES = "tests/services/test_workspaces.py::"
 POINTER = "tests/services/test_captures_pointer.py::"
+KUBE = "tests/spawning/test_kube_rules.py::"
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,27 @@ MUTATIONS = (
         'check(actor, Action.CREATE, Object("start"))',
         "str(actor)",
         PERSON,
+    ),
+    Mutation(
+        "a poll that ends in an error does not mean stopped",
+        HUB + "spawning/kube.py",
+        'self.log.warning("%s: nobody knows whether its pod runs: %s", self.workspace_id, error)',
+        "self._ended_with = 1",
+        KUBE + "test_an_error_never_means_that_a_server_has_stopped",
+    ),
+    Mutation(
+        "a pod is gone once a live list says so",
+        HUB + "spawning/kube.py",
+        "if own is None or pods.is_over(own):",
+        "if own is None or pods.uid(own):",
+        KUBE + "test_an_error_never_means_that_a_server_has_stopped",
+    ),
+    Mutation(
+        "a pod is adopted by its token",
+        HUB + "spawning/adoption.py",
+        "return pods.shows(pod, token_of(pods.label(pod, names.GRANT)))",
+        "return True",
+        KUBE + "test_a_pod_of_another_key_ends_the_start_at_once",
     ),
 )
 

@@ -23,17 +23,14 @@ STATUS = 409
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why there is no pod yet; ``passes_s`` is how long to try again before the start is ended. ``log`` is for the details."""
+    """Why there is no pod yet; ``passes_s`` is how long to try again before the start is ended."""
 
     cause: Cause
     passes_s: float = 0.0
-    log: str = ""
 
     def refusal(self) -> SpawnException:
         """Return what ends the start."""
-        return refused(
-            self.cause.message, self.cause.next_step, reason=self.cause.reason.lower(), status=STATUS, log=self.log
-        )
+        return refused(self.cause.message, self.cause.next_step, reason=self.cause.reason.lower(), status=STATUS)
 
 
 class Standing:
@@ -64,7 +61,7 @@ def of_error(error: ClusterError) -> Hindrance:
             )
         case ObjectExists():
             return Hindrance(Cause("NAME_TAKEN", "Another pod has the workspace's name.", CHECK_AGAIN), AWAY_S)
-    return Hindrance(Cause("NOT_TAKEN", "The cluster did not take the workspace's pod.", CHECK_AGAIN), log=str(error))
+    return Hindrance(Cause("NOT_TAKEN", "The cluster did not take the workspace's pod.", CHECK_AGAIN))
 
 
 def not_gone_yet() -> Hindrance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torpor_hub.cluster.kinds import Json
+from torpor_hub.cluster.shape import shape_of
 from torpor_hub.domain.workspaces import WorkspaceRun
 from torpor_hub.podspecs import names, policy
 from torpor_hub.podspecs.shape import ClusterShape
@@ -12,20 +13,6 @@ from torpor_hub.podspecs.workspace import workspace_pod
 from torpor_hub.settings import Settings
 from torpor_hub.spawning.pods import FINGERPRINT, fingerprint
 from torpor_hub.spawning.refusals import refused
-
-
-def shape_of(settings: Settings) -> ClusterShape:
-    """Return what a workspace's pod has to know of the installation."""
-    cluster = settings.cluster
-    return ClusterShape(
-        platform_namespace=cluster.namespace,
-        fullname=cluster.instance,
-        namespace_prefix=cluster.namespace_prefix,
-        registry_host=settings.registry.host,
-        pull_secret=cluster.pull_secret,
-        home_access_mode=cluster.homes.access_mode,
-        node_selector=cluster.node_selector,
-    )
 
 
 def pod_of(

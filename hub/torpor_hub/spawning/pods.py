@@ -43,8 +43,8 @@ def label(pod: Json, name: str) -> str:
 
 
 def is_over(pod: Json) -> bool:
-    """Return whether everything in the pod has ended, for good: pods of ours do not restart."""
-    return pod.get("status", {}).get("phase") in OVER
+    """Return whether the pod's server has ended, for good: pods of ours do not restart."""
+    return pod.get("status", {}).get("phase") in OVER or "terminated" in _state(pod)
 
 
 def is_leaving(pod: Json) -> bool:
