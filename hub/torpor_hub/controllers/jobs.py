@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from torpor_hub import failpoints
 from torpor_hub.controllers.base import Leadership
 from torpor_hub.domain.jobs import LOST, STOPPED, Next, View, decide
-from torpor_hub.errors import RunnerError, TorporError
+from torpor_hub.errors import Conflict, PlaceUnready, RunnerError, TorporError
 from torpor_hub.runners.base import JobFact, JobRun, Runner, Salvage
 from torpor_hub.services import admission, jobs
 from torpor_hub.services.admission import Kept, Open, Start
@@ -49,6 +49,7 @@ class JobController:
         self._ending = False
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._missing: dict[str, int] = {}
+        self._said: dict[str, str] = {}
         self._steps: Mapping[Next, Callable[[Open, JobFact | None], Awaitable[None]]] = {
             Next.START: self._start,
             Next.END: self._end,
@@ -67,9 +68,12 @@ class JobController:
         facts = await self._runner.facts()
         self._busy = {name: task for name, task in self._busy.items() if not task.done()}
         for attempt in open_attempts:
-            step = decide(self._view(attempt, facts.get(attempt.name)))
+            fact = facts.get(attempt.name)
+            step = decide(self._view(attempt, fact))
             if step is not Next.NOTHING and attempt.name not in self._busy:
-                self._busy[attempt.name] = asyncio.create_task(self._take(step, attempt, facts.get(attempt.name)))
+                self._busy[attempt.name] = asyncio.create_task(self._take(step, attempt, fact))
+            elif fact is not None and fact.alive:
+                await self._explain(attempt, fact.message)
         await self._forget_closed(facts)
 
     async def end_all(self) -> None:
@@ -108,16 +112,31 @@ class JobController:
             LOG.warning("%s: %s: %s", attempt.name, step, error)
 
     async def _start(self, attempt: Open, _: JobFact | None) -> None:
-        start = await self._lead.record(lambda tx: admission.start_of(tx, self._settings, attempt.job_id))
         try:
+            start = await self._lead.record(lambda tx: admission.start_of(tx, self._settings, attempt.job_id))
             handle = await self._runner.start(self._run(start))
+        except PlaceUnready as error:
+            await self._explain(attempt, str(error))
+            return
+        except Conflict as error:
+            await self._give_up(attempt, str(error), reason="image_missing")
+            return
         except RunnerError as error:
-            text = str(error)
-            await self._runner.end(attempt.name, "", grace_s=0)
-            await self._lead.record(lambda tx: admission.start_failed(tx, attempt.job_id, attempt.number, text))
+            await self._give_up(attempt, str(error), reason=LOST)
             return
         failpoints.hit("jobs.started")
         await self._lead.record(lambda tx: admission.started(tx, attempt.job_id, attempt.number, handle))
+
+    async def _give_up(self, attempt: Open, text: str, *, reason: str) -> None:
+        await self._runner.end(attempt.name, "", grace_s=0)
+        job_id, number = attempt.job_id, attempt.number
+        await self._lead.record(lambda tx: admission.start_failed(tx, job_id, number, text, reason=reason))
+
+    async def _explain(self, attempt: Open, message: str) -> None:
+        """Say what an attempt waits for that does not come up; each sentence once."""
+        if self._said.get(attempt.name, "") != message:
+            await self._lead.record(lambda tx: admission.explain_start(tx, attempt.job_id, message))
+            self._said[attempt.name] = message
 
     def _run(self, start: Start) -> JobRun:
         row, now = start.job, self._store.clock()
@@ -167,6 +186,7 @@ class JobController:
         await self._lead.record(lambda tx: admission.close(tx, attempt.job_id, attempt.number, report, kept))
         await self._runner.forget(attempt.name)
         self._missing.pop(attempt.name, None)
+        self._said.pop(attempt.name, None)
 
     def _keep(self, attempt: Open, log_from: int, left: Salvage) -> Kept:
         log = result = None

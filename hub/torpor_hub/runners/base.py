@@ -65,7 +65,8 @@ class JobRun:
 class JobFact:
     """What a runner knows of one attempt at one moment; ``alive`` None where it cannot tell.
 
-    What an ended attempt left behind: ``reason`` as on the wire, or ``lost`` where nobody knows how its code would have ended.
+    Of one that lives ``message`` says what hinders it from coming up. What an ended one left behind: ``reason`` as on the wire,
+    ``lost`` where nobody knows how its code would have ended, or what the runner found: ``image_missing``.
     """
 
     job_id: str

@@ -157,7 +157,12 @@ def closed_names(tx: UnitOfWork, names: Collection[str]) -> list[str]:
 
 
 def start_of(tx: UnitOfWork, settings: Settings, job_id: str) -> Start:
-    """Return what a runner has to be told of the job's newest attempt."""
+    """Return what a runner has to be told of the job's newest attempt.
+
+    Raises:
+        Conflict: when the image that it needs cannot be had; the text says why.
+        PlaceUnready: when it cannot be had yet.
+    """
     row = tx.session.get_one(Job, job_id)
     saved = tx.session.get(Checkpoint, row.checkpoint_id) if row.checkpoint_id else None
     environment = None
@@ -166,6 +171,8 @@ def start_of(tx: UnitOfWork, settings: Settings, job_id: str) -> Start:
     tenant, user = tx.session.get_one(Tenant, row.tenant_id), tx.session.get_one(User, row.user_id)
     workspace = tx.session.get(Workspace, row.workspace_id) if row.workspace_id else None
     profile = tx.session.get_one(Profile, workspace.profile_id) if workspace else images.default_profile(tx)
+    if environment is None:
+        images.require_profile(settings, profile)
     return Start(
         row,
         tenant.name,
@@ -188,9 +195,16 @@ def started(tx: UnitOfWork, job_id: str, number: int, handle: str) -> None:
         jobs.enter(tx, row, Phase.STARTING, message="The job's processes are starting.")
 
 
-def start_failed(tx: UnitOfWork, job_id: str, number: int, message: str) -> None:
-    """Record that an attempt could not be started; it is repeated within the job's budget."""
-    close(tx, job_id, number, Report(None, LOST, message, None))
+def explain_start(tx: UnitOfWork, job_id: str, message: str) -> None:
+    """Say what the job's newest attempt, which has its resources, waits for; nothing once it runs."""
+    row = jobs.lock(tx, job_id)
+    if row.phase in (Phase.ADMITTED, Phase.STARTING):
+        jobs.enter(tx, row, Phase(row.phase), message=message or "The job's processes are starting.")
+
+
+def start_failed(tx: UnitOfWork, job_id: str, number: int, message: str, *, reason: str = LOST) -> None:
+    """Record that an attempt could not be started; unless ``reason`` is another, it is repeated within the job's budget."""
+    close(tx, job_id, number, Report(None, reason, message, None))
 
 
 def log_end(tx: UnitOfWork, attempt: Open) -> int:

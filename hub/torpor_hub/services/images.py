@@ -28,13 +28,17 @@ def base_of(settings: Settings, row: Profile) -> str:
 
 
 def require(tx: UnitOfWork, settings: Settings, workspace: Workspace) -> None:
-    """Make sure that the image of the workspace's profile can be run.
+    """Make sure that the image of the workspace's profile can be run; see ``require_profile``."""
+    require_profile(settings, tx.session.get_one(Profile, workspace.profile_id))
+
+
+def require_profile(settings: Settings, row: Profile) -> None:
+    """Make sure that the profile's image can be run.
 
     Raises:
         Conflict: when it cannot be taken over into the registry; the text says why.
         PlaceUnready: when that has not happened yet.
     """
-    row = tx.session.get_one(Profile, workspace.profile_id)
     if not row.image or not settings.registry.host or row.digest:
         return
     if row.problem:

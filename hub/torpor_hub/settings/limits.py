@@ -25,6 +25,9 @@ class Limits(Closed):
         30, gt=0, description="How long a grant to start holds its reservation without being repeated."
     )
     start_s: float = Field(180, gt=0, description="How long a workspace may take from its grant to its first answer.")
+    job_start_s: float = Field(
+        600, gt=0, description="How long a job may take to come up where something hinders it, such as a lack of room."
+    )
     sleep_s: float = Field(
         900, gt=0, description="How long a sleep may take before it is given up and the workspace thawed."
     )
