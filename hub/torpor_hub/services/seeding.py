@@ -14,7 +14,10 @@ ISSUER = "torpor"
 
 
 def seed(tx: UnitOfWork, settings: Settings) -> list[tuple[str, str]]:
-    """Make what the settings name and the database lacks; return the new users with their passwords, to be shown once."""
+    """Make what the settings name and the database lacks; return the new users with their passwords, to be shown once.
+
+    Of what is there already, only the images of profiles follow the settings.
+    """
     tenants = {item.name: _tenant(tx, item) for item in settings.seed.tenants}
     for position, item in enumerate(settings.seed.profiles):
         _profile(tx, item, position)
@@ -41,7 +44,9 @@ def _tenant(tx: UnitOfWork, item: TenantSeed) -> Tenant:
 
 
 def _profile(tx: UnitOfWork, item: ProfileSeed, position: int) -> None:
-    if tx.session.scalar(select(Profile).where(Profile.name == item.name)) is not None:
+    found = tx.session.scalar(select(Profile).where(Profile.name == item.name))
+    if found is not None:
+        _take_up_image(tx, found, item.image)
         return
     row = Profile(
         id=ids.new("pf"),
@@ -59,6 +64,14 @@ def _profile(tx: UnitOfWork, item: ProfileSeed, position: int) -> None:
     )
     tx.session.add(row)
     tx.change("profile", row.id, "created")
+
+
+def _take_up_image(tx: UnitOfWork, row: Profile, image: str) -> None:
+    """Let a profile have the image that the settings name now; an upgrade names a newer one."""
+    if image and row.image != image:
+        row.image, row.problem = image, ""
+        tx.touch(row)
+        tx.change("profile", row.id, "image-wished", image=image)
 
 
 def _user(tx: UnitOfWork, item: UserSeed, tenants: dict[str, Tenant]) -> tuple[str, str] | None:
