@@ -207,22 +207,9 @@ def test_a_namespace_of_somebody_else_is_never_taken_over_and_the_tenant_says_so
 
 
 def test_the_platforms_data_is_a_read_only_volume_in_every_tenant(tmp_path: Path, store: Store, reach: Access) -> None:
-    site = TenantSite(tmp_path, store, reach, cluster={"data_claim": "data"})
+    source = {"hostPath": {"path": str(tmp_path), "type": ""}}
+    site = TenantSite(tmp_path / "state", store, reach, cluster={"data_source": source})
     try:
-        access = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "data", "namespace": site.shape.platform_namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-            "subjects": [{"kind": "ServiceAccount", "name": site.shape.server_account}],
-        }
-        claim = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "data", "namespace": site.shape.platform_namespace},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-        }
-        kubectl("apply", "-f", "-", content={"apiVersion": "v1", "kind": "List", "items": [access, claim]})
         site.start()
         name = f"data-{site.tenant().id}"
 
@@ -232,11 +219,13 @@ def test_the_platforms_data_is_a_read_only_volume_in_every_tenant(tmp_path: Path
 
         found = until(bound, "the tenant's claim is bound")
         volume = json.loads(kubectl("get", "persistentvolume", found["spec"]["volumeName"], "-o", "json"))
-        platform = json.loads(kubectl("-n", site.shape.platform_namespace, "get", "pvc", "data", "-o", "json"))
-        source = json.loads(kubectl("get", "persistentvolume", platform["spec"]["volumeName"], "-o", "json"))
         assert volume["spec"]["accessModes"] == ["ReadOnlyMany"]
         assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
-        assert volume["spec"]["hostPath"] == source["spec"]["hostPath"]
+        assert volume["spec"]["hostPath"] == source["hostPath"]
+        other = until(
+            lambda: site.get("persistentvolumeclaim", f"data-{site.tenant('operations').id}", "operations"), ""
+        )
+        assert other["spec"]["volumeName"] != volume["metadata"]["name"], "two tenants share a volume"
         kubectl("-n", site.namespace(), "delete", "persistentvolumeclaim", name)
         until(bound, "a claim that was removed is made anew and bound again")
     finally:

@@ -30,10 +30,6 @@ AT_ONCE = 4
 # A right that was just given takes a moment until it is known everywhere.
 TELL_AFTER_S = 15.0
 PRUNED = (kinds.ROLE_BINDING, kinds.NETWORK_POLICY)
-NO_SOURCE = (
-    *("capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName"),
-    "volumeAttributesClassName",
-)
 
 
 class NotOurs(ClusterError):
@@ -85,7 +81,7 @@ class TenantController:
         self._complete: set[str] = set()
         self._failing: dict[str, float] = {}
         self._told: dict[str, str] = {}
-        self._source: Json | None = None
+        self._source: Json = settings.cluster.data_source
         self._inside: set[str] = set()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -103,7 +99,6 @@ class TenantController:
         self._inside &= {found for plan in plans if (found := self._namespace_name(plan))}
         self._upkeep.follow(self._inside)
         if await self._upkeep.sees(kinds.NAMESPACE) and await self._upkeep.sees(kinds.ROLE_BINDING):
-            self._source = self._source or await self._data_source()
             await asyncio.gather(*map(self._keep, plans))
 
     def _namespace_name(self, plan: TenantPlan) -> str:
@@ -158,7 +153,7 @@ class TenantController:
             look.note(await self._upkeep.keep(thing), thing)
         await self._prune(look, wanted)
         await self._keep_homes(look)
-        if self._source is not None:
+        if self._source:
             await self._keep_data(look, self._source)
 
     async def _enter(self, namespace: str) -> bool:
@@ -213,20 +208,6 @@ class TenantController:
                 kinds.VOLUME, name, {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}}
             )
             look.note(Outcome.REPAIRED, volume)
-
-    async def _data_source(self) -> Json | None:
-        """Return where the platform's own data lies, as a volume says it; None where there is none, or no volume yet."""
-        name = self._settings.cluster.data_claim
-        if not name:
-            return None
-        try:
-            claim = await self._cluster.get(kinds.CLAIM, name, self._shape.platform_namespace)
-            volume = claim["spec"].get("volumeName", "")
-            spec = (await self._cluster.get(kinds.VOLUME, volume))["spec"] if volume else None
-        except ClusterError as error:
-            LOG.warning("the platform's data cannot be given to tenants: %s", error)
-            return None
-        return {key: value for key, value in spec.items() if key not in NO_SOURCE} if spec is not None else None
 
     async def _record(self, look: Pass) -> None:
         told = {outcome: look.done.get(outcome, []) for outcome in (Outcome.MADE, Outcome.UPDATED, Outcome.REPAIRED)}

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from torpor_hub import __version__
-from torpor_hub.domain import ids
+from torpor_hub.domain import ids, saving
 from torpor_hub.domain.lifecycle import StartStep
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint as Saved
@@ -19,6 +19,7 @@ from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Fact, Mount
 from torpor_hub.errors import Conflict, PlaceUnready
 from torpor_hub.places.base import Preparation
 from torpor_hub.services import images, ledger, operations
+from torpor_hub.services.access import refusal
 from torpor_hub.services.resources import iso
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
@@ -59,16 +60,10 @@ def begin(tx: UnitOfWork, settings: Settings, row: Workspace, choice: Environmen
         QuotaExceeded: when there is no room; nothing is begun.
         Conflict: when the asked environment does not exist, the profile's image cannot be had, or nobody can work in the tenant.
     """
-    if choice is EnvironmentChoice.PREVIOUS and row.previous_checkpoint_id is None:
-        raise Conflict(
-            f"'{row.name}' has no previous environment.", next_step="Start with the current one, or the profile's."
-        )
     problem = tx.session.get_one(Tenant, row.tenant_id).problem
     if problem:
         raise Conflict(problem, next_step="Tell a platform admin.")
-    if choice is EnvironmentChoice.PROFILE or row.checkpoint_id is None:
-        with suppress(PlaceUnready):  # waited for before the grant
-            images.require(tx, settings, row)
+    _require_environment(tx, settings, row, choice)
     ledger.reserve(tx, claim_of(tx, row))
     row.desired, row.environment, row.discard = Desired.RUNNING, choice, False
     waking = row.phase == Phase.ASLEEP and choice is not EnvironmentChoice.PROFILE
@@ -83,6 +78,18 @@ def begin(tx: UnitOfWork, settings: Settings, row: Workspace, choice: Environmen
     row.operation_id, row.grant_id = operation.id, None
     operations.enter(tx, row, Phase.WAKING if waking else Phase.STARTING, message=SENTENCES[StartStep.PREPARE])
     return operation
+
+
+def _require_environment(tx: UnitOfWork, settings: Settings, row: Workspace, choice: EnvironmentChoice) -> None:
+    if choice is EnvironmentChoice.PREVIOUS and row.previous_checkpoint_id is None:
+        raise Conflict(
+            f"'{row.name}' has no previous environment.", next_step="Start with the current one, or the profile's."
+        )
+    if choice is EnvironmentChoice.PROFILE or row.checkpoint_id is None:
+        with suppress(PlaceUnready):  # waited for before the grant
+            images.require(tx, settings, row)
+    elif not row.unsaved and not settings.save_environments:
+        raise refusal(saving.NO_WAKE)
 
 
 def claim_of(tx: UnitOfWork, row: Workspace) -> ledger.Claim:
@@ -140,23 +147,23 @@ def prepared(tx: UnitOfWork, row: Workspace, *, from_checkpoint: str, notice: st
     operation.step = StartStep.HUB
     operation.checkpoint_id = from_checkpoint or None
     row.notice = notice
-    row.message = SENTENCES[StartStep.HUB]
+    row.message, row.next_step = SENTENCES[StartStep.HUB], ""
     operations.changed(tx, row, "prepared")
 
 
-def waiting(tx: UnitOfWork, row: Workspace, sentence: str) -> None:
-    """Record what a start waits for before it can go on; said once, shown until something else is."""
+def waiting(tx: UnitOfWork, row: Workspace, step: StartStep, sentence: str, next_step: str = "") -> None:
+    """Record what a start waits for at this step before it can go on; said once, shown until something else is."""
     operation = operations.current(tx, row)
-    if operation is None or operation.step != StartStep.PREPARE or row.message == sentence:
+    if operation is None or operation.step != step or (row.message, row.next_step) == (sentence, next_step):
         return
-    row.message = sentence
+    row.message, row.next_step = sentence, next_step
     operations.changed(tx, row, "waits")
 
 
 def overdue(tx: UnitOfWork, row: Workspace, seconds: float) -> str:
     """Return why a start that is past its deadline never came to an answer."""
     operation = operations.current(tx, row)
-    if operation is not None and operation.step == StartStep.PREPARE and row.message != SENTENCES[StartStep.PREPARE]:
+    if operation is not None and row.message not in SENTENCES.values():
         return f"{row.message} The start was given up after {seconds:.0f} seconds."
     return f"The server did not answer within {seconds:.0f} seconds."
 
@@ -255,7 +262,7 @@ def _grant(tx: UnitOfWork, settings: Settings, row: Workspace, operation: Operat
     grant.run = _run(tx, settings, row, grant.id, operation.checkpoint_id).to_json()
     tx.session.add(grant)
     operation.step, row.grant_id = StartStep.LAUNCH, grant.id
-    row.message = SENTENCES[StartStep.LAUNCH]
+    row.message, row.next_step = SENTENCES[StartStep.LAUNCH], ""
     operations.changed(tx, row, "granted", grant=grant.id)
     return grant
 
@@ -302,7 +309,7 @@ def _run(tx: UnitOfWork, settings: Settings, row: Workspace, grant_id: str, chec
 
 def data_mounts(settings: Settings, tenant_id: str) -> tuple[Mount, ...]:
     """Return what every workspace and job of a tenant may read: the platform's own data, where there is a claim of it."""
-    return (Mount(f"data-{tenant_id}", str(settings.data_dir)),) if settings.cluster.data_claim else ()
+    return (Mount(f"data-{tenant_id}", str(settings.data_dir)),) if settings.cluster.data_source else ()
 
 
 def _saved(row: Checkpoint | None) -> Saved | None:

@@ -67,6 +67,7 @@ class ClusterSettings(Closed):
     relax_x509: bool = Field(
         False, description="Accept a cluster certificate authority without key usage, which Python 3.13 refuses."
     )
-    data_claim: str = Field(
-        "", description="A claim in the platform's namespace with the platform's own data, which members may read."
+    data_source: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Where the platform's own data lies, as a PersistentVolume says it, such as `{nfs: …}`; members may read it.",
     )
