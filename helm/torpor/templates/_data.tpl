@@ -1,47 +1,42 @@
 {{/*
-Volume sources that tenants' read-only volumes may have, as a JSON list: those that are named, and the one of the platform's own
-claim where it is bound and every node may mount it.
+Where the platform's own data lies, as a JSON object: what the values say, or the volume of the claim where every node may mount
+it and it is bound already; else empty.
 */}}
-{{- define "torpor.dataSources" -}}
-{{- $sources := .Values.data.volumes -}}
+{{- define "torpor.dataSource" -}}
+{{- $source := ternary .Values.data.source dict .Values.data.enabled -}}
 {{- $claim := include "torpor.dataClaim" . -}}
-{{- if and $claim (eq .Values.data.accessMode "ReadWriteMany") -}}
-{{- $found := lookup "v1" "PersistentVolumeClaim" .Release.Namespace $claim -}}
-{{- $volume := dig "spec" "volumeName" "" $found -}}
+{{- if and $claim (not $source) (eq .Values.data.accessMode "ReadWriteMany") -}}
+{{- $volume := dig "spec" "volumeName" "" (lookup "v1" "PersistentVolumeClaim" .Release.Namespace $claim) -}}
 {{- if $volume -}}
 {{- $spec := dig "spec" dict (lookup "v1" "PersistentVolume" "" $volume) -}}
 {{- range $kind := list "nfs" "csi" "hostPath" -}}
 {{- with index $spec $kind -}}
-{{- $sources = append $sources (dict $kind .) -}}
+{{- $source = dict $kind . -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- toJson $sources -}}
+{{- toJson $source -}}
 {{- end -}}
 
-{{/* CEL that is true for a volume with exactly one of the sources: a JSON list of them. */}}
+{{/* Whether tenants' workspaces and jobs can mount it: "true" or empty. */}}
+{{- define "torpor.dataIsShared" -}}
+{{- if and .Values.data.enabled (or .Values.data.source (eq .Values.data.accessMode "ReadWriteMany")) -}}true{{- end -}}
+{{- end -}}
+
+{{/* CEL that is true for a volume with exactly this source: a JSON object. */}}
 {{- define "torpor.sourceExpression" -}}
-{{- $each := list -}}
-{{- range fromJsonArray . -}}
-{{- with .nfs -}}
-{{- $each = append $each (printf "(has(object.spec.nfs) && object.spec.nfs.server == %s && object.spec.nfs.path == %s)" (toJson .server) (toJson .path)) -}}
+{{- $source := fromJson . -}}
+{{- if $source.nfs -}}
+has(object.spec.nfs) && object.spec.nfs.server == {{ toJson $source.nfs.server }} && object.spec.nfs.path == {{ toJson $source.nfs.path }}
+{{- else if $source.hostPath -}}
+has(object.spec.hostPath) && object.spec.hostPath.path == {{ toJson $source.hostPath.path }}
+{{- else if $source.csi -}}
+has(object.spec.csi) && object.spec.csi.driver == {{ toJson $source.csi.driver }} && object.spec.csi.volumeHandle == {{ toJson $source.csi.volumeHandle }} && object.spec.csi.?volumeAttributes.orValue({}) == {{ toJson ($source.csi.volumeAttributes | default dict) }}
+{{- range $name := list "nodeStageSecretRef" "nodePublishSecretRef" }}
+{{- $secret := index $source.csi $name | default dict }} && object.spec.csi.?{{ $name }}.?namespace.orValue('') == {{ toJson ($secret.namespace | default "") }} && object.spec.csi.?{{ $name }}.?name.orValue('') == {{ toJson ($secret.name | default "") }}
+{{- end }}
+{{- else -}}
+false
 {{- end -}}
-{{- with .hostPath -}}
-{{- $each = append $each (printf "(has(object.spec.hostPath) && object.spec.hostPath.path == %s)" (toJson .path)) -}}
-{{- end -}}
-{{- with .csi -}}
-{{- $csi := . -}}
-{{- $parts := list (printf "has(object.spec.csi) && object.spec.csi.driver == %s && object.spec.csi.volumeHandle == %s" (toJson .driver) (toJson .volumeHandle)) -}}
-{{- $parts = append $parts (printf "object.spec.csi.?volumeAttributes.orValue({}) == %s" (toJson (.volumeAttributes | default dict))) -}}
-{{- range $name := list "nodeStageSecretRef" "nodePublishSecretRef" -}}
-{{- $secret := index $csi $name | default dict -}}
-{{- range $key := list "namespace" "name" -}}
-{{- $parts = append $parts (printf "object.spec.csi.?%s.%s.orValue('') == %s" $name $key (toJson (index $secret $key | default ""))) -}}
-{{- end -}}
-{{- end -}}
-{{- $each = append $each (printf "(%s)" (join " && " $parts)) -}}
-{{- end -}}
-{{- end -}}
-{{- join " || " $each | default "false" -}}
 {{- end -}}

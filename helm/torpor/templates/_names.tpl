@@ -98,9 +98,7 @@ http://127.0.0.1:8000/
 
 {{/* The claim with the platform's own data; empty where there is none. */}}
 {{- define "torpor.dataClaim" -}}
-{{- if .Values.data.existingClaim -}}
-{{- .Values.data.existingClaim -}}
-{{- else if .Values.data.enabled -}}
+{{- if .Values.data.enabled -}}
 {{- printf "%s-data" (include "torpor.fullname" .) -}}
 {{- end -}}
 {{- end -}}

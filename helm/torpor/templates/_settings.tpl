@@ -3,6 +3,7 @@
 {{- $name := include "torpor.fullname" . -}}
 {{- $domain := printf "%s.svc" .Release.Namespace -}}
 mode: kubernetes
+save_environments: {{ ne .Values.registry.host "" }}
 state_dir: /var/lib/torpor
 secrets_dir: /run/torpor/secrets
 public_url: {{ include "torpor.publicUrl" . | quote }}
@@ -32,11 +33,9 @@ cluster:
     storage_class: {{ .Values.homes.storageClass | quote }}
     access_mode: {{ .Values.homes.accessMode }}
     size_bytes: {{ .Values.homes.sizeBytes | int64 }}
-  {{- if include "torpor.dataSources" . | fromJsonArray }}
-  data_claim: {{ include "torpor.dataClaim" . }}
-  {{- end }}
+  data_source: {{ include "torpor.dataSource" . }}
 {{- with .Values.limits }}
-limits: {{- toYaml . | nindent 2 }}
+limits: {{ toJson . }}
 {{- end }}
 seed:
   tenants: {{ toJson .Values.seed.tenants }}
