@@ -10,6 +10,7 @@ from torpor_hub.cluster import access
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.shape import shape_of
 from torpor_hub.controllers.base import Waker, loop
+from torpor_hub.controllers.profiles import ProfileController
 from torpor_hub.controllers.tenants import TenantController
 from torpor_hub.oci.layout import Layout
 from torpor_hub.oci.registry import Registry
@@ -39,9 +40,13 @@ def parts(around: Around) -> ControlParts:
     place = KubernetesPlace(cluster, shape, registry, tenants)
     runner = KubernetesRunner(cluster, shape, tenants, repositories=prefix, patience_s=limits.job_start_s)
     keeper = TenantController(around.store, settings, cluster, shape, around.lead)
+    profiles = ProfileController(around.store, settings, registry, around.lead)
 
     def loops() -> Sequence[Loop]:
-        return [loop("tenants", keeper.turn, Waker(around.feed, ("tenant", "user")), around.lead)]
+        return [
+            loop("tenants", keeper.turn, Waker(around.feed, ("tenant", "user")), around.lead),
+            loop("profiles", profiles.turn, Waker(around.feed, ("profile",)), around.lead),
+        ]
 
     async def close() -> None:
         await keeper.aclose()
