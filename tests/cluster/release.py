@@ -61,6 +61,8 @@ def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
         "hub": on_node,
         "proxy": on_node,
         "importer": on_node,
+        # Where this cluster's containerd keeps what is elsewhere below /run/containerd and /var/lib/containerd.
+        "agent": {"containers": "/run/torpor-kube", "snapshots": "/var/lib/torpor-kube/nodes"},
     }
 
 
