@@ -7,12 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from tests.services.test_workspaces import RESULT, World
-from torpor_hub.domain.lifecycle import Next, View, Work, decide
+from torpor_hub.domain.lifecycle import Next, StartStep, View, Work, decide
+from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Desired, Fact, Phase, SleepStep
-from torpor_hub.services import captures, operations, sleeps, starts, wakes
+from torpor_hub.errors import Conflict
+from torpor_hub.services import captures, ledger, operations, people, sleeps, starts, tenants, wakes
+from torpor_hub.settings import ClusterSettings
+from torpor_hub.settings.cluster import HomeSettings
 from torpor_hub.stores.base import Store
+from torpor_hub.stores.tables import Profile
 
 NODE, CONTAINER = "node-7", "c0ffee"
 
@@ -96,7 +102,70 @@ def test_what_a_lost_container_had_not_saved_is_lost_and_the_page_says_since_whe
     )
     status = world.show(key)["status"]
     assert status["phase"] == "STOPPED"
-    assert "What was changed in its environment since 20" in status["message"]
-    assert "is lost; the home is not" in status["message"]
+    assert status["lost"].startswith("What was changed in its environment since 20")
+    assert status["lost"].endswith("is lost; files in the home are not.")
     preparation, _ = world.do(lambda tx: starts.preparation(tx, operations.workspace_of(tx, key)))
     assert preparation.checkpoint is not None
+
+
+def test_the_page_names_node_image_and_gpu_and_what_a_home_on_one_node_costs(world: World) -> None:
+    with world.store.begin("test") as tx:
+        profile = tx.session.scalars(select(Profile).where(Profile.is_default.is_(True))).one()
+        profile.image, profile.gpu_count = "registry.example/workspace:1", 1
+        people.tenant_named(tx, "research").gpu_count = 2
+        ledger.set_pool(tx, Amount(16_000, 64 * 1024**3, 2), Amount())
+    key = run_on_node(world)
+    status = world.show(key)["status"]
+    assert (status["node"], status["image"], status["amount"]["gpu_count"]) == (NODE, "registry.example/workspace:1", 1)
+    assert status["notes"] == [
+        "The home can be used on one node at a time: all workspaces and jobs of ada in 'research' run on 'node-7', and wait "
+        "when it has no room."
+    ]
+    held = {item["name"]: item for item in world.do(lambda tx: tenants.tenants(tx, world.actor(tx)))}["research"]
+    assert (held["spec"]["gpu_count"], held["status"]["used"]["gpu_count"], held["status"]["free"]["gpu_count"]) == (
+        2,
+        1,
+        1,
+    )
+
+
+def test_a_home_that_many_nodes_can_use_costs_nothing(world: World) -> None:
+    shared = ClusterSettings(homes=HomeSettings(access_mode="ReadWriteMany"))
+    world.settings = world.settings.model_copy(update={"cluster": shared})
+    assert world.show(run_on_node(world))["status"]["notes"] == []
+
+
+def test_a_workspace_that_holds_nothing_names_no_node(world: World) -> None:
+    key = run_on_node(world)
+    world.do(
+        lambda tx: wakes.gone(tx, operations.workspace_of(tx, key), exit_code=0, log="", handle="uid-1", kept=False)
+    )
+    assert (world.show(key)["status"]["node"], world.show(key)["status"]["notes"]) == (None, [])
+
+
+def test_a_profile_without_its_image_cannot_be_chosen_and_says_why(world: World) -> None:
+    with world.store.begin("test") as tx:
+        large = tenants.profile_named(tx, "large")
+        large.image, large.problem = "registry.example/none:1", "The image 'registry.example/none:1' is not there."
+    shown = {item["name"]: item["status"] for item in world.do(tenants.profiles)}["large"]
+    assert (shown["phase"], shown["usable"], shown["message"]) == ("FAILED", False, large.problem)
+    with pytest.raises(Conflict, match="cannot be used now: The image 'registry"):
+        world.create(profile="large")
+    with world.store.begin("test") as tx:
+        tenants.profile_named(tx, "large").digest = "sha256:older"
+    shown = {item["name"]: item["status"] for item in world.do(tenants.profiles)}["large"]
+    assert (shown["phase"], shown["usable"], shown["message"]) == ("READY", True, large.problem)
+    assert world.create(profile="large")
+
+
+def test_a_start_that_waits_says_for_what(world: World) -> None:
+    key = world.create()
+    world.wish(key, desired="running")
+    world.do(lambda tx: starts.prepared(tx, operations.workspace_of(tx, key), from_checkpoint="", notice=""))
+    world.answer(key)
+    pulling = "Fetching the image and mounting volumes."
+    world.do(lambda tx: starts.waiting(tx, operations.workspace_of(tx, key), StartStep.LAUNCH, pulling))
+    status = world.show(key)["status"]
+    assert (status["phase"], status["message"], status["progress"]) == ("STARTING", pulling, 60)
+    told = world.do(lambda tx: starts.overdue(tx, operations.workspace_of(tx, key), 180))
+    assert told == f"{pulling} The start was given up after 180 seconds."

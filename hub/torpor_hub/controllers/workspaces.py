@@ -15,7 +15,7 @@ from torpor_hub import failpoints
 from torpor_hub.controllers.base import Leadership
 from torpor_hub.controllers.hub import Hub
 from torpor_hub.domain.diagnose import diagnose
-from torpor_hub.domain.lifecycle import Next, View, Work, decide
+from torpor_hub.domain.lifecycle import Next, StartStep, View, Work, decide
 from torpor_hub.domain.workspaces import Checkpoint as Saved
 from torpor_hub.domain.workspaces import Desired, Fact, Phase
 from torpor_hub.errors import Conflict, CorruptImage, PlaceError, PlaceUnready, TorporError, Unavailable
@@ -50,6 +50,7 @@ class Seen:
     user: str
     user_id: str
     handle: str
+    message: str
     view: View
 
 
@@ -166,7 +167,7 @@ class WorkspaceController:
             fell_back = await self._restore(preparation, None if previous == checkpoint else previous)
         except PlaceUnready as error:
             sentence = str(error)
-            await self._lead.record(lambda tx: starts.waiting(tx, operations.workspace_of(tx, seen.id), sentence))
+            await self._lead.record(lambda tx: _waits(tx, seen.id, StartStep.PREPARE, sentence))
             return
         except CorruptImage as error:
             await self._fail(seen, "CORRUPT_CHECKPOINT", f"The saved environment cannot be read: {error}")
@@ -247,6 +248,8 @@ class WorkspaceController:
         fact = seen.view.fact
         if fact is not None and fact.handle != seen.handle:
             await self._lead.record(lambda tx: starts.launched(tx, operations.workspace_of(tx, seen.id), fact))
+        if fact is not None and fact.waits_for not in ("", seen.message):
+            await self._lead.record(lambda tx: _waits(tx, seen.id, StartStep.LAUNCH, fact.waits_for))
 
     async def _running(self, seen: Seen) -> None:
         fact = seen.view.fact
@@ -259,9 +262,9 @@ class WorkspaceController:
         if fact is None:
             return
         log = await self._keep_log(seen)
-        cause = fact.verdict or diagnose(fact.exit_code, log, had_answered=False)
-        await self._place.remove(seen.id, fact.handle, grace_s=0 if fact.verdict else GRACE_S)
         kept = self._place.keeps_environments
+        cause = fact.verdict or diagnose(fact.exit_code, log, had_answered=False, kept=kept)
+        await self._place.remove(seen.id, fact.handle, grace_s=0 if fact.verdict else GRACE_S)
         await self._lead.record(
             lambda tx: _failed_start(tx, seen.id, cause.reason, cause.message, log, cause.next_step, kept=kept)
         )
@@ -346,7 +349,9 @@ def _see(tx: UnitOfWork, row: Workspace, fact: Fact | None) -> Seen:
         fact,
         grant_expired=grant is not None and grant.used_at is None and grant.expires_at < tx.now,
     )
-    return Seen(row.id, row.name, tx.session.get_one(User, row.user_id).name, row.user_id, row.handle, view)
+    return Seen(
+        row.id, row.name, tx.session.get_one(User, row.user_id).name, row.user_id, row.handle, row.message, view
+    )
 
 
 def _work(tx: UnitOfWork, operation: Operation | None) -> Work | None:
@@ -362,6 +367,10 @@ def _gone(tx: UnitOfWork, seen: Seen, ended: Fact | None, log: str, *, kept: boo
     row = operations.workspace_of(tx, seen.id)
     code, verdict = (ended.exit_code, ended.verdict) if ended is not None else (None, None)
     wakes.gone(tx, row, exit_code=code, log=log or row.last_log, handle=seen.handle, kept=kept, verdict=verdict)
+
+
+def _waits(tx: UnitOfWork, workspace_id: str, step: StartStep, sentence: str) -> None:
+    starts.waiting(tx, operations.workspace_of(tx, workspace_id), step, sentence)
 
 
 def _saved(tx: UnitOfWork, checkpoint_id: str | None) -> Checkpoint | None:

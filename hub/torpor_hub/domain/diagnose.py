@@ -16,9 +16,13 @@ class Cause:
     next_step: str
 
 
-def diagnose(exit_code: int | None, log: str, *, had_answered: bool) -> Cause:
-    """Return why a server's process ended. ``exit_code`` is negative for a signal, None where nobody saw the end."""
+def diagnose(exit_code: int | None, log: str, *, had_answered: bool, kept: bool = True) -> Cause:
+    """Return why a server's process ended. ``exit_code`` is negative for a signal, None where nobody saw the end.
+
+    ``kept``: what had not been saved of its environment is still there.
+    """
     last = _last_line(log)
+    again = "Start it again: its environment was kept." if kept else "Start it again."
     if "ModuleNotFoundError" in log or "ImportError" in log:
         return Cause(
             "BROKEN_ENVIRONMENT",
@@ -28,14 +32,12 @@ def diagnose(exit_code: int | None, log: str, *, had_answered: bool) -> Cause:
     if "No space left on device" in log:
         return Cause("DISK_FULL", "The disk is full.", "Free some space, then start again.")
     if exit_code is None:
-        return Cause(
-            "LOST", "The server's process is gone; nobody saw its end.", "Start it again: its environment was kept."
-        )
+        return Cause("LOST", "The server's process is gone; nobody saw its end.", again)
     if exit_code < 0:
         name = SIGNALS.get(-exit_code, f"signal {-exit_code}")
-        return Cause("KILLED", f"The server was ended by {name}.", "Start it again: its environment was kept.")
+        return Cause("KILLED", f"The server was ended by {name}.", again)
     if exit_code == 0 and had_answered:
-        return Cause("SHUT_DOWN", "The server was shut down from inside.", "Start it again: its environment was kept.")
+        return Cause("SHUT_DOWN", "The server was shut down from inside.", again)
     return Cause(
         "CRASHED", f"The server ended with exit code {exit_code}: {last}", "Read its log, then start it again."
     )

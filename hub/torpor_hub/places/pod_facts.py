@@ -10,7 +10,7 @@ from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Fact
 from torpor_hub.podspecs import names, room
-from torpor_hub.podspecs.diagnose import Surroundings, diagnose_pod, exit_code
+from torpor_hub.podspecs.diagnose import Surroundings, diagnose_pod, exit_code, progress
 
 Json = Mapping[str, Any]
 ENDED = ("Succeeded", "Failed")
@@ -43,6 +43,7 @@ def fact_of(pod: Json, around: Surroundings) -> Fact | None:
         container=str(_container(pod).get("containerID", "")).removeprefix(SCHEME),
         reachable=around.node_answers or not alive,
         verdict=_verdict(pod, around, alive=alive),
+        waits_for=f"{progress(pod)}." if alive and not _is_ready(pod) else "",
     )
 
 

@@ -105,7 +105,8 @@ def _ended(pod: Json, around: Surroundings) -> Cause | None:
     if ended.get("reason") in ("ContainerCannotRun", "StartError"):
         text = f"The container could not be started: {_quote(ended.get('message', ''))}"
         return Cause("NOT_CREATED", text, ADMIN)
-    return diagnose(exit_code(pod), around.log or str(ended.get("message", "")), had_answered=around.had_answered)
+    log = around.log or str(ended.get("message", ""))
+    return diagnose(exit_code(pod), log, had_answered=around.had_answered, kept=False)
 
 
 def _out_of_memory(pod: Json) -> Cause:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.policy import Action, Actor, Object, may
-from torpor_hub.errors import Forbidden, NotFound
+from torpor_hub.errors import Conflict, Forbidden, NotFound
 
 NAMES = {"self": "page", "import": "import", "read": "read"}
 
@@ -36,3 +37,8 @@ def missing(kind: str, key: str) -> NotFound:
         f"There is no {NAMES.get(kind, kind)} '{key}'.",
         next_step="Check the id or name; you may lack the right to see it.",
     )
+
+
+def refusal(cause: Cause, *, pointer: str = "") -> Conflict:
+    """Return a cause as the answer to a request that it stands against."""
+    return Conflict(cause.message, next_step=cause.next_step, pointer=pointer, reason=cause.reason)

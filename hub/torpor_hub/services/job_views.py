@@ -6,12 +6,14 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from torpor_hub.domain import saving
 from torpor_hub.domain.job_specs import KINDS
 from torpor_hub.domain.policy import Action, Actor, Object
 from torpor_hub.domain.units import Amount
 from torpor_hub.services import jobs, workspaces
 from torpor_hub.services.access import check
 from torpor_hub.services.resources import amount, iso, resource, status
+from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Job, LogSegment, Tenant, User, Workspace
 
@@ -40,6 +42,7 @@ def job(tx: UnitOfWork, row: Job) -> dict[str, Any]:
             attempt=row.attempt,
             position=row.position,
             parts=row.parts,
+            notice=row.notice,
             environment=row.environment_digest,
             exit_code=row.exit_code,
             started_at=iso(row.started_at),
@@ -51,7 +54,7 @@ def job(tx: UnitOfWork, row: Job) -> dict[str, Any]:
     )
 
 
-def options(tx: UnitOfWork, actor: Actor, workspace_key: str | None) -> dict[str, Any]:
+def options(tx: UnitOfWork, settings: Settings, actor: Actor, workspace_key: str | None) -> dict[str, Any]:
     """Return what a form for jobs may offer.
 
     Raises:
@@ -62,7 +65,8 @@ def options(tx: UnitOfWork, actor: Actor, workspace_key: str | None) -> dict[str
     check(actor, Action.SEE, Object("tenant", tenant.id, tenant.id))
     most = _smaller(*jobs.most(tx, tenant))
     default = _smaller(DEFAULT, most)
-    environments = [PROFILE] if workspace is None else [_as_here(workspace), PROFILE]
+    here = workspace is not None
+    environments = [_as_here(workspace), PROFILE] if workspace and settings.save_environments else [PROFILE]
     kinds = [kind for kind in jobs.profile_of(tx, workspace).kinds if kind in KINDS]
     return {
         "kinds": [{"kind": kind, "title": KINDS[kind][0], "description": KINDS[kind][1]} for kind in kinds],
@@ -74,6 +78,7 @@ def options(tx: UnitOfWork, actor: Actor, workspace_key: str | None) -> dict[str
         },
         "most": amount(most.cpu_milli, most.memory_bytes),
         "tenant": tenant.name,
+        "notice": saving.JOBS if here and not settings.save_environments else "",
     }
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from torpor_hub.domain import ids, queue
+from torpor_hub.domain import ids, queue, saving
 from torpor_hub.domain.job_specs import Spec, SpecError, parse_spec
 from torpor_hub.domain.jobs import FINAL, Desired, Phase, may_become
 from torpor_hub.domain.policy import Action, Actor, Object, Role, may
 from torpor_hub.domain.units import Amount
 from torpor_hub.errors import InvalidRequest, QuotaExceeded, TooLarge
 from torpor_hub.services import captures, ledger, repeats, tenants, workspaces
-from torpor_hub.services.access import check, missing
+from torpor_hub.services.access import check, missing, refusal
 from torpor_hub.services.people import tenant_named
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
@@ -57,6 +57,7 @@ def submit(tx: UnitOfWork, settings: Settings, actor: Actor, submission: Submiss
     Raises:
         InvalidRequest: when a field is wrong, or the bundle is not what the spec says.
         QuotaExceeded: when the job could never run.
+        Conflict: when its environment, or its profile's image, cannot be had.
         NotFound, Forbidden: when the actor may not submit there.
     """
     try:
@@ -69,7 +70,7 @@ def submit(tx: UnitOfWork, settings: Settings, actor: Actor, submission: Submiss
     check(actor, Action.CREATE, Object("job", "", tenant.id, actor.user_id))
 
     def make() -> str:
-        _check_kind(tx, spec, workspace)
+        _check_profile(tx, spec, workspace)
         _check_amount(tx, tenant, spec.amount)
         return _make(tx, settings, actor, spec, submission, tenant, workspace).id
 
@@ -239,8 +240,10 @@ def _tenant(tx: UnitOfWork, actor: Actor, spec: Spec, workspace: Workspace | Non
     return tenant
 
 
-def _check_kind(tx: UnitOfWork, spec: Spec, workspace: Workspace | None) -> None:
+def _check_profile(tx: UnitOfWork, spec: Spec, workspace: Workspace | None) -> None:
     profile = profile_of(tx, workspace)
+    if spec.environment == "profile":
+        tenants.require_usable(profile)
     if spec.kind not in profile.kinds:
         able = [row.name for row in tx.session.scalars(select(Profile)) if spec.kind in row.kinds]
         raise InvalidRequest(
@@ -309,7 +312,9 @@ def _fix_environment(
     tx: UnitOfWork, settings: Settings, actor: Actor, row: Job, spec: Spec, workspace: Workspace | None
 ) -> None:
     checkpoint = None
-    if spec.environment == "workspace" and workspace is not None:
+    if not settings.save_environments:
+        row.notice = _without_saving(spec, workspace)
+    elif spec.environment == "workspace" and workspace is not None:
         row.operation_id, checkpoint = captures.request_checkpoint(tx, settings, workspace)
         if row.operation_id is not None:
             message = f"The environment of '{workspace.name}' is being saved for this job."
@@ -318,6 +323,17 @@ def _fix_environment(
     elif spec.environment.startswith("sha256:"):
         checkpoint = _own_checkpoint(tx, actor, spec.environment)
     enqueue(tx, row, checkpoint)
+
+
+def _without_saving(spec: Spec, workspace: Workspace | None) -> str:
+    """Return what a job has to know where environments are not saved; empty where it asks for none.
+
+    Raises:
+        Conflict: when it asks for one by its digest.
+    """
+    if spec.environment.startswith("sha256:"):
+        raise refusal(saving.NO_DIGEST, pointer="/spec/environment")
+    return saving.JOBS if spec.environment == "workspace" and workspace is not None else ""
 
 
 def enqueue(tx: UnitOfWork, row: Job, checkpoint: Checkpoint | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from torpor_hub.domain import saving
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase, SleepStep
 from torpor_hub.errors import Conflict
 from torpor_hub.services import ledger, operations, starts
+from torpor_hub.services.access import refusal
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Checkpoint, Operation, Workspace
@@ -19,11 +21,13 @@ def wish(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
     """Record the wish to sleep and begin at once, unless another operation has to end first.
 
     Raises:
-        Conflict: when the workspace does not run.
+        Conflict: when the workspace does not run, or environments are not saved here.
     """
     if row.phase in (Phase.ASLEEP, Phase.SLEEPING):
         row.desired = Desired.ASLEEP
         return
+    if not settings.save_environments:
+        raise refusal(saving.NO_SLEEP)
     if row.phase not in AWAKE:
         raise Conflict(
             f"'{row.name}' is {row.phase.lower()} and cannot go to sleep.",

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from torpor_hub.domain.policy import Action, Actor, Object, may
-from torpor_hub.errors import InvalidRequest
+from torpor_hub.errors import Conflict, InvalidRequest
 from torpor_hub.services import ledger
 from torpor_hub.services.resources import amount, iso, resource
 from torpor_hub.stores.base import UnitOfWork
@@ -56,6 +56,25 @@ def profile_named(tx: UnitOfWork, name: str | None) -> Profile:
     return row
 
 
+def is_usable(row: Profile) -> bool:
+    """Return whether the profile's image can be had; one that was taken over stays usable when a newer one cannot be."""
+    return bool(row.digest) or not row.problem
+
+
+def require_usable(row: Profile) -> None:
+    """Make sure that the profile can be chosen.
+
+    Raises:
+        Conflict: when its image cannot be had; the text says why.
+    """
+    if not is_usable(row):
+        raise Conflict(
+            f"The profile '{row.name}' cannot be used now: {row.problem}",
+            next_step="Choose another profile, or tell a platform admin.",
+            pointer="/profile",
+        )
+
+
 def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
     room = ledger.tenant_room(tx, row)
     counts: dict[str, int] = {
@@ -71,9 +90,14 @@ def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
         row,
         tenant=row.name,
         owner=None,
-        spec={"title": row.title, "cpu_milli": row.cpu_milli, "memory_bytes": row.memory_bytes},
+        spec={
+            "title": row.title,
+            "cpu_milli": row.cpu_milli,
+            "memory_bytes": row.memory_bytes,
+            "gpu_count": row.gpu_count,
+        },
         status={
-            **_standing(row.problem, "TENANT_NOT_READY"),
+            **_standing(row.problem, "TENANT_NOT_READY", usable=not row.problem),
             "since": iso(row.created_at),
             "used": amount(room.used.cpu_milli, room.used.memory_bytes, room.used.gpu_count),
             "free": amount(room.free.cpu_milli, room.free.memory_bytes, room.free.gpu_count),
@@ -83,11 +107,12 @@ def _tenant(tx: UnitOfWork, row: Tenant) -> dict[str, Any]:
     )
 
 
-def _standing(problem: str, reason: str) -> dict[str, str]:
-    """Return whether something can be used, and if not, why."""
+def _standing(problem: str, reason: str, *, usable: bool) -> dict[str, str]:
+    """Return whether something can be used, and what is wrong with it."""
+    phase = "READY" if usable else "FAILED"
     if not problem:
-        return {"phase": "READY", "reason": "", "message": "", "next_step": ""}
-    return {"phase": "FAILED", "reason": reason, "message": problem, "next_step": "Tell a platform admin."}
+        return {"phase": phase, "reason": "", "message": "", "next_step": ""}
+    return {"phase": phase, "reason": reason, "message": problem, "next_step": "Tell a platform admin."}
 
 
 def _profile(row: Profile) -> dict[str, Any]:
@@ -105,5 +130,9 @@ def _profile(row: Profile) -> dict[str, Any]:
             "kinds": row.kinds,
             "default": row.is_default,
         },
-        status={**_standing(row.problem, "IMAGE_NOT_TAKEN_OVER"), "since": iso(row.created_at)},
+        status={
+            **_standing(row.problem, "IMAGE_NOT_TAKEN_OVER", usable=is_usable(row)),
+            "since": iso(row.created_at),
+            "usable": is_usable(row),
+        },
     )

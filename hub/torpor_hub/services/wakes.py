@@ -28,29 +28,28 @@ def gone(
 ) -> None:
     """Record that a workspace ended without being asked, and why; ``kept``: its environment is still there.
 
-    ``verdict`` is the place's own, which knows more than exit code and log.
-
-    Where it is not, what was not saved is lost, and the page says since when.
+    Where it is not, what was not saved is lost, and the page says since when. ``verdict`` is the place's own, which knows more
+    than exit code and log.
     """
     if row.handle != handle:
         return
-    cause = verdict or diagnose(exit_code, log, had_answered=True)
+    cause = verdict or diagnose(exit_code, log, had_answered=True, kept=kept)
     operation = operations.current(tx, row)
     if operation is not None and operation.kind == "sleep":
         operations.end(tx, operation, "FAIL", code=cause.reason, error=cause.message)
-    message, next_step = cause.message, cause.next_step
+    next_step = cause.next_step
     if not kept:
-        row.unsaved = False
-        message, next_step = f"{cause.message} {_lost(tx, row)}", "Start it again, and install anew what is missing."
-    rest(tx, row, Phase.STOPPED, reason=cause.reason, message=message, next_step=next_step, log=log)
+        row.unsaved, row.lost = False, _lost(tx, row)
+        next_step = "Start it again, and install anew what is missing."
+    rest(tx, row, Phase.STOPPED, reason=cause.reason, message=cause.message, next_step=next_step, log=log)
 
 
 def _lost(tx: UnitOfWork, row: Workspace) -> str:
-    """Return what a start has after an environment was lost with its container, and since when changes are missing."""
+    """Return what went with a container, and since when changes are missing; true before the next start and after it."""
     saved = tx.session.get(Checkpoint, row.checkpoint_id) if row.checkpoint_id else None
     if saved is None:
-        return "Its environment was never saved: what was installed is lost, and the next start has the profile's own."
-    return f"What was changed in its environment since {saved.created_at:%Y-%m-%d %H:%M} UTC is lost; the home is not."
+        return "Its environment was never saved: what was installed in it is lost; files in the home are not."
+    return f"What was changed in its environment since {saved.created_at:%Y-%m-%d %H:%M} UTC is lost; files in the home are not."
 
 
 def rest(
@@ -103,7 +102,7 @@ def answers_again(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
 def adopt(tx: UnitOfWork, row: Workspace, fact: Fact) -> None:
     """Charge and record a live server that the record has at rest: nothing that runs is ended or forgotten."""
     ledger.charge(tx, starts.claim_of(tx, row))
-    row.handle, row.unsaved, row.desired = fact.handle, True, Desired.RUNNING
+    row.handle, row.unsaved, row.desired, row.lost = fact.handle, True, Desired.RUNNING, ""
     row.node, row.container = fact.node, fact.container
     row.grant_id = fact.grant_id if tx.session.get(Grant, fact.grant_id) is not None else None
     operations.enter(
@@ -127,12 +126,13 @@ def forget_images(tx: UnitOfWork, workspace_id: str) -> None:
 
 
 def notice(tx: UnitOfWork, row: Workspace, checkpoint_id: str, *, fell_back: bool) -> str:
-    """Return the sentence that the first page after a start shows: what was restored, what was not, and why it slept."""
+    """Return what the first page after a start says: what was lost, what was restored, what was not, and why it slept."""
     checkpoint = tx.session.get(Checkpoint, checkpoint_id) if checkpoint_id else None
     if checkpoint is None:
-        return ""
+        return row.lost
     taken = checkpoint.created_at.strftime("%Y-%m-%d %H:%M UTC")
     why = f" ({row.asleep_because})" if row.asleep_because and row.phase == Phase.WAKING else ""
     lost = "kernels and other processes, and what they held in memory, were not"
     fallen = "The newest checkpoint could not be read, so an older one was used. " if fell_back else ""
-    return f"{fallen}Packages and files of the environment were restored as of {taken}{why}; {lost}."
+    before = f"{row.lost} " if row.lost else ""
+    return f"{before}{fallen}Packages and files of the environment were restored as of {taken}{why}; {lost}."

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from torpor_hub.domain import ids, names
+from torpor_hub.domain import ids, names, saving
 from torpor_hub.domain.policy import Action, Actor, Object, may
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase
 from torpor_hub.errors import Conflict, InvalidRequest
 from torpor_hub.services import operations, sleeps, starts, tenants
-from torpor_hub.services.access import check, missing
+from torpor_hub.services.access import check, missing, refusal
 from torpor_hub.services.people import tenant_named
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
@@ -56,7 +56,7 @@ def create(tx: UnitOfWork, actor: Actor, *, name: str, tenant: str, profile: str
 
     Raises:
         InvalidRequest: when the name or profile is none.
-        Conflict: when the actor has one of this name.
+        Conflict: when the actor has one of this name, or the profile's image cannot be had.
         NotFound, Forbidden: when the actor may not have one in this tenant.
     """
     home = tenant_named(tx, tenant)
@@ -68,13 +68,15 @@ def create(tx: UnitOfWork, actor: Actor, *, name: str, tenant: str, profile: str
         raise Conflict(
             f"You have a workspace named '{name}' already.", next_step="Choose another name.", pointer="/name"
         )
+    chosen = tenants.profile_named(tx, profile)
+    tenants.require_usable(chosen)
     row = Workspace(
         id=ids.new("ws"),
         name=name,
         created_at=tx.now,
         tenant_id=home.id,
         user_id=actor.user_id,
-        profile_id=tenants.profile_named(tx, profile).id,
+        profile_id=chosen.id,
         phase=Phase.NEW,
         since=tx.now,
         message="This workspace has never been started.",
@@ -99,7 +101,7 @@ def wish(tx: UnitOfWork, settings: Settings, row: Workspace, spec: dict[str, Any
     elif desired is Desired.ASLEEP:
         sleeps.wish(tx, settings, row)
     elif desired is Desired.STOPPED:
-        _wish_stopped(tx, row, discard=bool(spec.get("discard")))
+        _wish_stopped(tx, settings, row, discard=bool(spec.get("discard")))
 
 
 def wish_deleted(tx: UnitOfWork, row: Workspace) -> None:
@@ -127,11 +129,13 @@ def _wish_running(tx: UnitOfWork, settings: Settings, row: Workspace, choice: En
         )
 
 
-def _wish_stopped(tx: UnitOfWork, row: Workspace, *, discard: bool) -> None:
+def _wish_stopped(tx: UnitOfWork, settings: Settings, row: Workspace, *, discard: bool) -> None:
     if row.phase not in (Phase.RUNNING, Phase.UNREACHABLE, Phase.STOPPED, Phase.FAILED):
         raise Conflict(
             f"'{row.name}' is {row.phase.lower()}; there is nothing to stop.", next_step="Wait until it runs."
         )
+    if not discard and not settings.save_environments:
+        raise refusal(saving.STOP_DISCARDS, pointer="/spec/discard")
     if not discard:
         raise InvalidRequest(
             "Stopping without saving loses what was installed since the last sleep.",

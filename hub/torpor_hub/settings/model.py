@@ -51,6 +51,11 @@ class Settings(Closed):
         "", description="fsspec URL for bundles, samples, logs and results; empty: a folder in the state folder."
     )
     java_home: str = Field("", description="The Java that Spark jobs use.")
+    save_environments: bool = Field(
+        True,
+        description="Whether environments can be saved and restored, as sleep and jobs in a workspace's environment need; false "
+        "on a cluster without an image registry.",
+    )
     pool: PoolSettings = PoolSettings()
     limits: Limits = Limits()
     seed: SeedSettings = SeedSettings()

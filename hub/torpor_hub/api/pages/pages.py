@@ -36,8 +36,14 @@ def _moment(text: str | None) -> str:
     return datetime.fromisoformat(text).strftime("%d %b %Y, %H:%M:%S UTC")
 
 
+def _amount(amount: dict[str, int], gpus: int = 0) -> str:
+    """Return an amount as people read it; GPUs are named where there are some, or could be (``gpus``)."""
+    parts = [units.cores(amount["cpu_milli"]), units.size(amount["memory_bytes"])]
+    return ", ".join([*parts, units.gpus(amount["gpu_count"])] if amount["gpu_count"] or gpus else parts)
+
+
 TEMPLATES = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
-TEMPLATES.filters.update(cores=units.cores, size=units.size, moment=_moment)
+TEMPLATES.filters.update(amount=_amount, size=units.size, moment=_moment)
 
 
 @router.get("/static/{name}")
@@ -60,6 +66,12 @@ def home(ctx: PageContext) -> HTMLResponse:
 def home_fragment(ctx: PageContext) -> HTMLResponse:
     """Return the list of workspaces alone, for a refresh."""
     return _render(ctx, "_workspaces.html", _home)
+
+
+@router.get("/fragments/tenants")
+def tenant_fragment(ctx: PageContext) -> HTMLResponse:
+    """Return what one's tenants hold, for a refresh."""
+    return _render(ctx, "_tenants.html", _home)
 
 
 @router.post("/workspaces")
@@ -140,9 +152,12 @@ def data(ctx: PageContext) -> HTMLResponse:
 def _home(ctx: Context, tx: UnitOfWork, actor: Actor) -> dict[str, Any]:
     rows = workspaces.listed(tx, actor, everybody=False, limit=MOST, offset=0)
     mine = tenants.me(tx, actor)["tenants"]
+    seen = tenants.tenants(tx, actor)
     return {
         "workspaces": [views.workspace(tx, ctx.parts.settings, row) for row in rows],
-        "tenants": [item for item in tenants.tenants(tx, actor) if _may_work(mine, item["name"])],
+        "tenants": [item for item in seen if _may_work(mine, item["name"])],
+        "seen": seen,
+        "gpus": any(item["spec"]["gpu_count"] for item in seen),
         "profiles": tenants.profiles(tx),
         "rule": names.RULE,
     }

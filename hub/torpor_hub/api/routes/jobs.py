@@ -86,7 +86,7 @@ Result = Annotated[bytes, Depends(Body(attempts.RESULT_BYTES))]
 def get_job_options(ctx: Ctx, workspace: str | None = None) -> Response:
     """Return what a form may offer; ``job_views.options`` asks the policy."""
     with ctx.read() as (tx, actor):
-        return ctx.reply(job_views.options(tx, actor, workspace))
+        return ctx.reply(job_views.options(tx, ctx.parts.settings, actor, workspace))
 
 
 @router.post("/jobs")

@@ -12,7 +12,7 @@ from torpor_hub.stores.tables.base import Status, Table, Versioned
 
 
 class Job(Versioned, Status, Table):
-    """A job: its wish is ``desired``; its code is a blob by hash."""
+    """A job: its wish is ``desired``; its code is a blob by hash. ``notice``: what of its spec could not be had."""
 
     __tablename__ = "jobs"
 
@@ -39,6 +39,7 @@ class Job(Versioned, Status, Table):
     result_sha256: Mapped[str] = mapped_column(default="")
     exit_code: Mapped[int | None]
     exception: Mapped[dict[str, Any] | None]
+    notice: Mapped[str] = mapped_column(default="")
     parts: Mapped[list[Any]] = mapped_column(default=list)
     position: Mapped[int | None]
     queued_at: Mapped[datetime | None]

@@ -16,6 +16,7 @@ class Workspace(Versioned, Status, Table):
 
     ``desired``, ``discard`` and ``environment`` are the wish; the rest is fact. ``handle`` names the start that runs now.
     ``node`` and ``container`` say where. ``unsaved`` tells that the environment may have changed since ``checkpoint_id`` was taken.
+    ``lost`` says what its last end cost, until the next start has come up and says it in its ``notice``.
     """
 
     __tablename__ = "workspaces"
@@ -37,6 +38,7 @@ class Workspace(Versioned, Status, Table):
     unsaved: Mapped[bool] = mapped_column(default=False)
     asleep_because: Mapped[str] = mapped_column(default="")
     notice: Mapped[str] = mapped_column(default="")
+    lost: Mapped[str] = mapped_column(default="")
     last_log: Mapped[str] = mapped_column(default="")
 
 
