@@ -50,7 +50,7 @@ WORKSPACE := --extra lab --extra widgets --extra cli pyproject.toml images/works
 lock: platform
 	$(COMPILE) --extra embedded -o requirements/platform.txt pyproject.toml
 	$(COMPILE) --extra dev -o requirements/dev.txt pyproject.toml
-	$(IMAGE) --extra cluster -o $(LOCKED)/platform.txt pyproject.toml images/platform/packages.in
+	$(IMAGE) --extra cluster --override images/platform/overrides.in -o $(LOCKED)/platform.txt pyproject.toml images/platform/packages.in
 	$(IMAGE) --extra agent -o $(LOCKED)/agent.txt pyproject.toml
 	$(IMAGE) $(WORKSPACE) -o $(LOCKED)/workspace.txt
 	$(IMAGE) $(WORKSPACE) --extra spark images/workspace-spark/packages.in -o $(LOCKED)/workspace-spark.txt
