@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,18 +14,22 @@ from typing import Any
 
 import pytest
 from jupyterhub.spawner import SpawnException
+from traitlets import import_item
+from traitlets.config import Config
 
 from tests.podspecs.examples import GIB, HOST, RUN
+from tests.spawning.hub_site import HUB_FOLDER, SECRETS
 from torpor_hub.cluster.client import Event, Listing
 from torpor_hub.cluster.kinds import Json
 from torpor_hub.domain.units import Amount
 from torpor_hub.errors import ClusterError, ClusterUnavailable, Denied, ObjectExists, ObjectMissing
 from torpor_hub.podspecs import names
-from torpor_hub.settings import Settings
+from torpor_hub.settings import Address, Settings
 from torpor_hub.spawning import adoption, hindrances, kube, tokens
 from torpor_hub.spawning.kube import TorporKubeSpawner
 from torpor_hub.spawning.kube_pod import pod_of
 from torpor_hub.spawning.pods import Pods
+from torpor_hub.spawning.process import TorporProcessSpawner
 
 NAMESPACE = "torpor-research"
 CONFIG = """
@@ -305,3 +310,22 @@ def test_a_pod_shows_no_token_outside_of_its_servers_environment(tmp_path: Path)
     run = replace(RUN, amount=Amount(500, GIB))
     pod = pod_of(run, settings(tmp_path), args=(), environment={}, base_url="/", token=token)
     assert token not in str(pod)
+
+
+@pytest.mark.parametrize(("mode", "spawner"), [("process", TorporProcessSpawner), ("kubernetes", TorporKubeSpawner)])
+def test_the_settings_choose_what_starts_servers_and_where_the_hub_is_found(
+    mode: str, spawner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text("secret")
+    hub = {"host": "", "port": 8081, "connect_url": "http://torpor-hub:8081"}
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings(tmp_path).model_copy(update={"mode": mode, "hub": Address(**hub)}).model_dump_json())
+    monkeypatch.setenv("TORPOR_SETTINGS", str(file))
+    config = Config()
+    runpy.run_path(str(HUB_FOLDER / "jupyterhub_config.py"), init_globals={"get_config": lambda: config})
+    assert import_item(config.JupyterHub.spawner_class) is spawner
+    assert config.JupyterHub.hub_bind_url == "http://:8081"
+    assert config.JupyterHub.hub_connect_url == "http://torpor-hub:8081"
+    assert config.JupyterHub.cleanup_servers is False

@@ -293,20 +293,19 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             known = await self.cluster.known(self.namespace, within_s=KNOWN_S)
             if not known or self._seen() is not None:
                 return
-        found = await self.cluster.of_workspace(self.namespace, self.workspace_id)
-        if not self.handle:
-            # The hub ended between the making of the pod and the note of it.
-            pod = adoption.adoptable(found, self.own_token, self.grant_id)
-            if pod is not None:
-                self._take_up(pod)
-                self.save_state()
-                return
-        own = self._own(found)
+        own = self._own(await self.cluster.of_workspace(self.namespace, self.workspace_id))
         if own is None or pods.is_over(own):
             self._ended_with = diagnose.exit_code(own or self._pod or {}) or 0
 
     def _own(self, found: Iterable[Json]) -> Json | None:
-        return next((pod for pod in found if pods.uid(pod) == self.handle), None)
+        """Return the server's own pod; where the hub ended before it noted which that is, the one that it would adopt."""
+        if self.handle:
+            return next((pod for pod in found if pods.uid(pod) == self.handle), None)
+        pod = adoption.adoptable(found, self.own_token, self.grant_id)
+        if pod is not None:
+            self._take_up(pod)
+            self.save_state()
+        return pod
 
     def _seen(self) -> Json | None:
         """Return the server's own pod as the watch saw it last, unless it is over."""
