@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from torpor_hub.runners import job_facts
 from torpor_hub.runners.base import JobFact, JobRun, Salvage
 from torpor_hub.runners.job_facts import Seen
 
+LOG = logging.getLogger(__name__)
 OURS = f"{names.MANAGED},{names.COMPONENT}={COMPONENT}"
 LOOK_AGAIN_S = 0.2
 # With 0 the API server would forget a pod whose processes still run.
@@ -123,7 +125,9 @@ class KubernetesRunner:
                 return Salvage(b"", None)
             try:
                 log = await self._cluster.logs(pod["metadata"]["name"], namespace, lines=LOG_LINES)
-            except ObjectMissing:
+            except ClusterError as error:
+                # The list was answered: it is the pod that has none, or its node. No attempt stays open for its last lines.
+                LOG.warning("%s: %s", name, error)
                 log = ""
             return Salvage(log.encode(), None)
 

@@ -179,7 +179,7 @@ def start_of(tx: UnitOfWork, settings: Settings, job_id: str) -> Start:
         user.name,
         environment,
         images.of_environment(settings, profile, environment),
-        starts.data_mounts(settings, tenant.id),
+        starts.data_mounts(tx, settings, tenant.id, user),
         f"{row.id}-a{row.attempt}",
     )
 

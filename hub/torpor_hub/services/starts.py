@@ -13,12 +13,13 @@ from sqlalchemy import select
 from torpor_hub import __version__
 from torpor_hub.domain import ids, saving
 from torpor_hub.domain.lifecycle import StartStep
+from torpor_hub.domain.policy import Action, Object, may
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Checkpoint as Saved
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Fact, Mount, Phase, WorkspaceRun
 from torpor_hub.errors import Conflict, PlaceUnready
 from torpor_hub.places.base import Preparation
-from torpor_hub.services import images, ledger, operations
+from torpor_hub.services import images, ledger, operations, people
 from torpor_hub.services.access import refusal
 from torpor_hub.services.resources import iso
 from torpor_hub.settings import Settings
@@ -303,13 +304,19 @@ def _run(tx: UnitOfWork, settings: Settings, row: Workspace, grant_id: str, chec
         tenant_id=tenant.id,
         user_id=user.id,
         image=images.of_environment(settings, profile, _saved(saved)),
-        mounts=data_mounts(settings, tenant.id),
+        mounts=data_mounts(tx, settings, tenant.id, user),
     )
 
 
-def data_mounts(settings: Settings, tenant_id: str) -> tuple[Mount, ...]:
-    """Return what every workspace and job of a tenant may read: the platform's own data, where there is a claim of it."""
-    return (Mount(f"data-{tenant_id}", str(settings.data_dir)),) if settings.cluster.data_source else ()
+def data_mounts(tx: UnitOfWork, settings: Settings, tenant_id: str, user: User) -> tuple[Mount, ...]:
+    """Return what a user's workspaces and jobs in a tenant see as files: the platform's own data, where there is a claim of it.
+
+    Only who may read the tenant's datasets has it: not a viewer who was a member when the workspace was made.
+    """
+    owner = people.person(tx, user.name, can_write=False)
+    if not settings.cluster.data_source or not may(owner, Action.READ, Object("dataset", "", tenant_id)):
+        return ()
+    return (Mount(f"data-{tenant_id}", str(settings.data_dir)),)
 
 
 def _saved(row: Checkpoint | None) -> Saved | None:

@@ -7,6 +7,7 @@ or ``{"exception": …, "traceback": "…"}``, the exception as text where it ca
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import sys
@@ -114,12 +115,14 @@ def wants_spark(function: Callable[..., object]) -> bool:
 def spark_session(task: dict[str, Any], scratch: Path) -> Any:
     """Return a Spark session on this machine with the job's cores and memory; the heap leaves room for Python.
 
+    A part of a core counts as one: two threads use one and a half cores, one thread does not.
+
     Source of the share: Spark's own overhead factor of 0.4 for Python drivers.
     """
     from pyspark.sql import SparkSession
 
     amount = task["amount"]
-    cores = max(1, amount["cpu_milli"] // 1000)
+    cores = max(1, math.ceil(amount["cpu_milli"] / 1000))
     heap_mib = max(SMALLEST_HEAP_MIB, int(amount["memory_bytes"] / MIB * SHARE_OF_HEAP))
     settings = {
         "spark.app.name": task.get("name") or task["code"].get("name") or task["job"],
