@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.installation import settings_in
@@ -11,6 +12,7 @@ from torpor_hub.controllers.base import Leadership, Waker, loop
 from torpor_hub.controllers.jobs import JobController
 from torpor_hub.oci.layout import Layout
 from torpor_hub.processes import layering
+from torpor_hub.runners.base import Runner
 from torpor_hub.runners.process import ProcessRunner
 from torpor_hub.services.tokens import Signer
 from torpor_hub.settings import Settings
@@ -21,12 +23,24 @@ from torpor_hub.stores.changes import ChangeFeed
 KEY = "k" * 32
 
 
+def process_runner(settings: Settings) -> Runner:
+    return ProcessRunner(settings.state_dir, Layout(settings.images_dir), layering.here())
+
+
 class Controller:
     """The loop for jobs in a thread; ending it without a word is what a killed server does."""
 
-    def __init__(self, settings: Settings, store: Store, blobs: Blobs, signer: Signer, feed: ChangeFeed) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: Blobs,
+        signer: Signer,
+        feed: ChangeFeed,
+        make_runner: Callable[[Settings], Runner] = process_runner,
+    ) -> None:
         self.lead = Leadership(store, lifetime_s=2)
-        runner = ProcessRunner(settings.state_dir, Layout(settings.images_dir), layering.here())
+        runner = make_runner(settings)
         self.jobs = JobController(store, settings, blobs, signer, runner, self.lead, grace_s=0.5)
         self._feed = feed
         self._loop = asyncio.new_event_loop()

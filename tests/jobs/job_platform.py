@@ -16,15 +16,17 @@ import httpx
 import uvicorn
 from cryptography.fernet import Fernet, MultiFernet
 
-from tests.jobs.job_controller import KEY, Controller
+from tests.jobs.job_controller import KEY, Controller, process_runner
 from tests.support.installation import seeded, settings_in
 from torpor_hub.api.app import create_app
 from torpor_hub.api.context import Parts
 from torpor_hub.api.identity import Identities, Identity
 from torpor_hub.domain.units import Amount
 from torpor_hub.processes import ports
+from torpor_hub.runners.base import Runner
 from torpor_hub.services.proofs import SecretProofs
 from torpor_hub.services.tokens import PREFIX, Signer
+from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store
 from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
@@ -42,22 +44,28 @@ class People(Identities):
         return await super().of_token(token) if token.startswith(PREFIX) else Identity(token, can_write=True)
 
 
-def free_port() -> int:
+def free_port(host: str) -> int:
     """Return a port that nothing listens on, and that no connection takes meanwhile."""
-    return ports.choose("127.0.0.1")
+    return ports.choose(host)
 
 
 class Api:
     """The api on its port; can be away for a while."""
 
-    def __init__(self, parts: Parts, port: int) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._port = port
+        self._address = parts.settings.server
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        config = uvicorn.Config(create_app(self._parts), port=self._port, log_level="warning", lifespan="off")
+        config = uvicorn.Config(
+            create_app(self._parts),
+            host=self._address.host,
+            port=self._address.port,
+            log_level="warning",
+            lifespan="off",
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -74,11 +82,21 @@ class Api:
 class JobPlatform:
     """Everything that a job needs, and short ways to ask."""
 
-    def __init__(self, state: Path, store: Store) -> None:
-        port = free_port()
+    patience_s = 40.0
+
+    def __init__(
+        self,
+        state: Path,
+        store: Store,
+        *,
+        host: str = "127.0.0.1",
+        make_runner: Callable[[Settings], Runner] = process_runner,
+        **settings: Any,
+    ) -> None:
         self._clients: dict[str, httpx.Client] = {}
-        self.settings = settings_in(state, server={"port": port})
+        self.settings = settings_in(state, server={"host": host, "port": free_port(host)}, **settings)
         self.store = store
+        self._make_runner = make_runner
         seeded(store, self.settings, Amount(8000, 16 * GIB))
         self.blobs = Blobs(self.settings.blobs)
         self.signer = Signer(KEY)
@@ -87,12 +105,12 @@ class JobPlatform:
         people = People("", self.signer, MultiFernet([Fernet(Fernet.generate_key())]), cache_s=0, origin="")
         proofs = SecretProofs({"importer": PROOF})
         parts = Parts(self.settings, store, self.blobs, self.signer, people, self.feed, proofs)
-        self.api = Api(parts, port)
+        self.api = Api(parts)
         self.api.start()
         self.controller = self.new_controller()
 
     def new_controller(self) -> Controller:
-        self.controller = Controller(self.settings, self.store, self.blobs, self.signer, self.feed)
+        self.controller = Controller(self.settings, self.store, self.blobs, self.signer, self.feed, self._make_runner)
         return self.controller
 
     def close(self) -> None:
@@ -144,8 +162,8 @@ class JobPlatform:
     def cancel(self, job: str) -> httpx.Response:
         return self.client().patch(f"/jobs/{job}", json={"spec": {"desired": "cancelled"}})
 
-    def wait(self, job: str, condition: Callable[[dict[str, Any]], bool], within_s: float = 40) -> dict[str, Any]:
-        deadline = time.monotonic() + within_s
+    def wait(self, job: str, condition: Callable[[dict[str, Any]], bool], within_s: float = 0) -> dict[str, Any]:
+        deadline = time.monotonic() + (within_s or self.patience_s)
         while not condition(status := self.status(job)):
             assert time.monotonic() < deadline, f"still {status}; {self.log(job)!r}"
             time.sleep(0.1)
