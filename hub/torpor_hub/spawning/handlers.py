@@ -9,14 +9,22 @@ from jupyterhub.handlers.base import UserUrlHandler
 from jupyterhub.user import User
 from tornado import web
 
+from torpor_hub.domain import saving
+
 
 class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has no types
-    """Tells the spawner when a person asked for a stop: JupyterHub calls ``Spawner.stop`` for many other reasons too."""
+    """Tells the spawner when a person asked for a stop: JupyterHub calls ``Spawner.stop`` for many other reasons too.
+
+    A stop is a sleep; where none can be, it is refused before the hub lets go of a server that runs on.
+    """
 
     async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
         """Stop a server as JupyterHub does; it comes here after it has checked the request."""
         spawner = user.spawners[server_name]
-        spawner.stop_asked = isinstance(self.current_user, User) and not spawner.pending
+        asked = isinstance(self.current_user, User) and not spawner.pending
+        if asked and spawner.active and not self.authenticator.settings.save_environments:
+            raise web.HTTPError(409, f"{saving.NO_SLEEP.message} {saving.NO_SLEEP.next_step}")
+        spawner.stop_asked = asked
         return await super().stop_single_user(user, server_name)
 
 
