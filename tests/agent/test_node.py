@@ -93,6 +93,31 @@ def test_a_lease_of_an_earlier_boot_holds_nothing(node: Node) -> None:
     assert not node.is_frozen(container)
 
 
+def test_another_installation_s_lease_is_its_own_until_it_ends(node: Node) -> None:
+    theirs, late = node.container(frozen=True), node.container(frozen=True)
+    others = Leases(node.folder / "leases", "another")
+    others.write(theirs, "op-1", 1, for_s=60)
+    others.write(late, "op-2", 1, for_s=-1)
+    asyncio.run(_settled(node))
+    assert thaw.look(node.cgroups, node.leases, only_promised=True) == 0
+    assert (node.is_frozen(theirs), node.is_frozen(late)) == (True, False)
+
+
+async def _settled(node: Node) -> None:
+    tasks = Tasks("http://api/v1", lambda: "proof", transport=httpx.MockTransport(lambda _request: httpx.Response(500)))
+    await settle(tasks, node.ground())
+    await tasks.close()
+
+
+def test_a_lease_of_a_newer_version_is_understood(node: Node) -> None:
+    container = node.container(frozen=True)
+    node.leases.write(container, "op-1", 1, for_s=60)
+    file = node.folder / "leases" / f"{container}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "of tomorrow": 1}))
+    thaw.look(node.cgroups, node.leases)
+    assert node.is_frozen(container)
+
+
 def test_a_lease_before_its_freeze_is_left_alone_and_one_of_a_container_that_is_gone_is_removed(node: Node) -> None:
     coming, gone = node.container(), node.container()
     for container in (coming, gone):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 SUFFIX = ".json"
@@ -19,7 +19,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Lease:
     """Until when a container may stay frozen: ``deadline`` in seconds of CLOCK_BOOTTIME, of the boot that ``boot`` names.
 
-    ``promised``: the platform has been told, or is being told, that the container is saved and stands still, and may be
+    ``owner`` is the installation whose agent wrote it; several share a node's folder. ``promised``: the platform has been told, or is being told, that the container is saved and stands still, and may be
     removing it; only the platform's word or the deadline thaws it then.
     """
 
@@ -28,6 +28,7 @@ class Lease:
     fence: int
     deadline: float
     boot: str
+    owner: str = ""
     promised: bool = False
 
     @property
@@ -36,16 +37,20 @@ class Lease:
         return self.deadline - boot_time() if self.boot == _boot() else -1.0
 
 
-class Leases:
-    """The leases in ``folder``, which is made where it is missing."""
+FIELDS = frozenset(field.name for field in fields(Lease))
 
-    def __init__(self, folder: Path) -> None:
+
+class Leases:
+    """The leases in ``folder``, which is made where it is missing; those written here are of ``owner``."""
+
+    def __init__(self, folder: Path, owner: str = "") -> None:
         self._folder = folder
+        self._owner = owner
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, container: str, operation: str, fence: int, for_s: float) -> Lease:
         """Return a lease that begins now; an earlier one of the container ends."""
-        return self._put(Lease(container, operation, fence, boot_time() + for_s, _boot()))
+        return self._put(Lease(container, operation, fence, boot_time() + for_s, _boot(), self._owner))
 
     def promise(self, lease: Lease) -> Lease:
         """Return the lease, noted as one that the platform knows of."""
@@ -54,16 +59,22 @@ class Leases:
     def read(self, container: str) -> Lease | None:
         """Return the lease of a container; None where there is none, an expired one where it cannot be read."""
         try:
-            return Lease(**json.loads((self._folder / f"{container}{SUFFIX}").read_bytes()))
+            held = json.loads((self._folder / f"{container}{SUFFIX}").read_bytes())
+            # Another version may have noted more.
+            return Lease(**{name: value for name, value in held.items() if name in FIELDS})
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             return Lease(container, "", 0, 0.0, "")
 
     def all(self) -> list[Lease]:
-        """Return every lease."""
+        """Return every lease, of all owners."""
         names = sorted(file.name.removesuffix(SUFFIX) for file in self._folder.glob(f"*{SUFFIX}"))
         return [lease for lease in map(self.read, names) if lease is not None]
+
+    def is_own(self, lease: Lease) -> bool:
+        """Return whether an agent of this installation wrote the lease."""
+        return lease.owner == self._owner
 
     def end(self, container: str) -> None:
         """Remove the lease of a container, if there is one."""

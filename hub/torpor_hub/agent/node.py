@@ -86,7 +86,7 @@ class NodeGround:
 
     def _thaw_all(self) -> list[Left]:
         left = []
-        for lease in self._leases.all():
+        for lease in filter(self._leases.is_own, self._leases.all()):
             if lease.promised and lease.left_s > 0 and self._cgroups.find(lease.container) is not None:
                 left.append(Left(lease.operation, lease.fence, lease.container))
             else:

@@ -35,14 +35,17 @@ def keep_watch(cgroups: Cgroups, leases: Leases, ending: threading.Event) -> Non
 
 
 def look(cgroups: Cgroups, leases: Leases, *, only_promised: bool = False) -> int:
-    """Thaw once what has no right to be frozen, and return how many containers stay frozen.
+    """Thaw once what has no right to be frozen, and return how many of this installation's containers stay frozen.
 
-    With ``only_promised`` that right needs the platform's knowledge too.
+    With ``only_promised`` that right needs the platform's knowledge too. Other installations on the node have their own second
+    path, but write their leases into the same folder.
     """
     frozen = cgroups.frozen()
     stay = 0
     for container, group in frozen.items():
         lease = leases.read(container)
+        if lease is not None and lease.left_s > 0 and not leases.is_own(lease):
+            continue
         if lease is not None and lease.left_s > 0 and (lease.promised or not only_promised):
             stay += 1
             continue

@@ -20,6 +20,7 @@ from torpor_hub.errors import StartupError
 from torpor_hub.processes.cgroups import Cgroups
 
 NODE = "TORPOR_NODE"
+OWNER = "TORPOR_NAMESPACE"
 AT_A_TIME = 2
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--api-url", required=True, help="the api, with its path")
     parser.add_argument("--proof", type=Path, required=True, help="the file of the projected service-account token")
     parser.add_argument(
-        "--leases", type=Path, required=True, help="a folder of the node for leases, shared with torpor-thaw"
+        "--leases", type=Path, required=True, help="the node's folder for leases; all installations share it"
     )
     parser.add_argument("--cgroups", type=Path, default=Path("/sys/fs/cgroup"), help="the node's cgroups, writable")
     parser.add_argument("--node", default=os.environ.get(NODE, ""), help=f"the node's name; default: ${NODE}")
@@ -39,7 +40,7 @@ def main() -> None:
     if not arguments.node:
         parser.error(f"name the node by --node or {NODE}")
     try:
-        leases = Leases(arguments.leases)
+        leases = Leases(arguments.leases, os.environ.get(OWNER, ""))
         rights.check(arguments.leases)
         ground = NodeGround(Cgroups(arguments.cgroups), leases)
         asyncio.run(run(arguments.api_url, _reader(arguments.proof), ground, arguments.node))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -12,18 +13,22 @@ from torpor_hub.agent.leases import Leases
 from torpor_hub.agent.thaw import keep_watch
 from torpor_hub.processes.cgroups import Cgroups
 
+OWNER = "TORPOR_NAMESPACE"
+
 
 def main() -> None:
     """Watch until SIGTERM or SIGINT; then thaw the rest, and end."""
     parser = argparse.ArgumentParser(prog="torpor-thaw", description="Thaws what the agent of this node left frozen.")
-    parser.add_argument("--leases", type=Path, required=True, help="the folder of the agent's leases")
+    parser.add_argument(
+        "--leases", type=Path, required=True, help="the node's folder for leases; all installations share it"
+    )
     parser.add_argument("--cgroups", type=Path, default=Path("/sys/fs/cgroup"), help="the node's cgroups, writable")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    keep_watch(Cgroups(arguments.cgroups), Leases(arguments.leases), ending)
+    keep_watch(Cgroups(arguments.cgroups), Leases(arguments.leases, os.environ.get(OWNER, "")), ending)
 
 
 if __name__ == "__main__":
