@@ -19,8 +19,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Lease:
     """Until when a container may stay frozen: ``deadline`` in seconds of CLOCK_BOOTTIME, of the boot that ``boot`` names.
 
-    ``owner`` is the installation whose agent wrote it; several share a node's folder. ``promised``: the platform has been told, or is being told, that the container is saved and stands still, and may be
-    removing it; only the platform's word or the deadline thaws it then.
+    ``owner`` is the installation whose agent wrote it; several share a node's folder. ``promised``: the platform has been told,
+    or is being told, that the container is saved and stands still, and may be removing it; only the platform's word or the
+    deadline thaws it then.
     """
 
     container: str
