@@ -10,6 +10,7 @@ from importlib.metadata import files
 from pathlib import Path
 
 import duckdb
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
@@ -78,3 +79,20 @@ def test_a_platform_that_is_away_is_one_sentence(tmp_path: Path, served: Platfor
     assert ended.returncode == 1
     assert ended.stderr.startswith("The example data was not registered: ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_platform_that_comes_later_is_waited_for_and_no_longer_than_told() -> None:
+    answers = iter([httpx.ConnectError("refused"), httpx.Response(502), httpx.Response(200)])
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        found = next(answers)
+        if isinstance(found, httpx.HTTPError):
+            raise found
+        return found
+
+    with httpx.Client(base_url="http://platform", transport=httpx.MockTransport(answer)) as client:
+        demo.meet(client, wait_s=60)
+    assert next(answers, None) is None
+    away = httpx.MockTransport(lambda _: httpx.Response(502))
+    with httpx.Client(base_url="http://platform", transport=away) as client, pytest.raises(httpx.HTTPError):
+        demo.meet(client, wait_s=0)

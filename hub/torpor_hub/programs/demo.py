@@ -40,23 +40,27 @@ def main() -> None:
     """Write and register the example data; a failure is one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="torpor-demo", description=__doc__)
     parser.add_argument("--settings", type=Path, default=os.environ.get("TORPOR_SETTINGS"), help="the settings file")
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="S", help="how long to wait for the platform to answer"
+    )
     arguments = parser.parse_args()
     if arguments.settings is None:
         parser.error("name the settings file by --settings or TORPOR_SETTINGS")
     try:
-        register(load(Path(arguments.settings)))
+        register(load(Path(arguments.settings)), wait_s=arguments.wait)
     except (StartupError, OSError, httpx.HTTPError, pa.ArrowException) as error:
         sys.exit(f"The example data was not registered: {error}")
 
 
-def register(settings: Settings) -> None:
-    """Make the dataset ``research/flights`` ready; what is there already is left alone.
+def register(settings: Settings, *, wait_s: float = 0) -> None:
+    """Make the dataset ``research/flights`` ready; what is there already is left alone. An api that is away is waited for.
 
     Raises:
         StartupError: when the package is missing, or the platform refuses or fails to import it.
         httpx.HTTPError: when the api does not answer.
     """
     with httpx.Client(base_url=settings.api_url, trust_env=False, timeout=30) as client:
+        meet(client, wait_s=wait_s)
         _sign_in(client, settings.secret("demo-proof"))
         found = client.get("/datasets", params={"name": f"{TENANT}/{DATASET}"}).raise_for_status().json()["items"]
         if found:
@@ -108,6 +112,24 @@ def _archive() -> Path:
         if file.name == ARCHIVE:
             return Path(str(file.locate()))
     raise StartupError(f"The package {PACKAGE} brings no {ARCHIVE}.")
+
+
+def meet(client: httpx.Client, *, wait_s: float) -> None:
+    """Return once the api answers anything at all.
+
+    Raises:
+        httpx.HTTPError: when it has not within ``wait_s``.
+    """
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            client.get("/health").raise_for_status()
+        except httpx.HTTPError:
+            if time.monotonic() > end:
+                raise
+        else:
+            return
+        time.sleep(POLL_S)
 
 
 def _sign_in(client: httpx.Client, proof: str) -> None:
