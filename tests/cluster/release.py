@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,38 @@ from tests.cluster.site import ClusterSite
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "torpor"
-NAMESPACE = "torpor"
 NODE = "torpor-0"
 REGISTRY = "TORPOR_KUBE_REGISTRY"
 IMAGES = "TORPOR_TEST_IMAGES"
 TAG = "test"
 INSTALLED_WITHIN = "8m"
 USERS = ("ada", "ben", "root")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release's name and its own namespace, with the names that the chart makes of them."""
+
+    name: str = "torpor"
+    namespace: str = "torpor"
+
+    @property
+    def fullname(self) -> str:
+        """What the names of its objects begin with."""
+        return self.name if "torpor" in self.name else f"{self.name}-torpor"
+
+    @property
+    def agents(self) -> str:
+        """The namespace of its agents."""
+        return f"{self.namespace}-agent"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its tenants' namespaces begin with."""
+        return f"{self.namespace}-"
+
+
+TORPOR = Release()
 
 
 def images(registry: str) -> dict[str, Any]:
@@ -67,45 +93,49 @@ def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def installed(path: str = "/", **more: Any) -> Iterator[ClusterSite]:
+def installed(path: str = "/", release: Release = TORPOR, **more: Any) -> Iterator[ClusterSite]:
     """Give an installed release, with ``more`` values over the usual; afterwards nothing of it is left but its volumes' data."""
     registry = os.environ[REGISTRY]
     began = time.monotonic()
     built = images(registry)
     print(f"images: {time.monotonic() - began:.0f} s")
     try:
-        install({**values(registry, built, path), **more})
+        install(release, {**values(registry, built, path), **more})
         print(f"chart: installed after {time.monotonic() - began:.0f} s")
-        yield site(path, registry)
+        yield site(release, path, registry)
     finally:
-        uninstall()
+        uninstall(release)
 
 
-def install(content: dict[str, Any]) -> None:
+def install(release: Release, content: dict[str, Any]) -> None:
     """Install the release, or bring it to these values, and wait until every pod of it is ready."""
-    command = ["helm", "upgrade", "--install", "torpor", str(CHART), "-n", NAMESPACE, "--create-namespace"]
+    command = ["helm", "upgrade", "--install", release.name, str(CHART), "-n", release.namespace, "--create-namespace"]
     command += ["-f", "-", "--wait", "--timeout", INSTALLED_WITHIN]
     ended = subprocess.run(command, input=yaml.safe_dump(content), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{ended.stderr[-2000:]}\n{kubectl.run('get', 'pods', '-A', '-o', 'wide')}"
 
 
-def site(path: str, registry: str) -> ClusterSite:
+def site(release: Release, path: str, registry: str) -> ClusterSite:
     """Return the installed release, with a new password for each user."""
-    address = kubectl.get("service", "torpor-proxy", "-n", NAMESPACE)["spec"]
+    address = kubectl.get("service", f"{release.fullname}-proxy", "-n", release.namespace)["spec"]
     url = f"http://{address['clusterIP']}:{address['ports'][0]['port']}{path}"
-    return ClusterSite(url, NAMESPACE, f"{NAMESPACE}-", registry, {user: password(user) for user in USERS})
+    passwords = {user: password(release, user) for user in USERS}
+    return ClusterSite(url, release.namespace, release.prefix, registry, passwords, release.fullname)
 
 
-def password(user: str) -> str:
+def password(release: Release, user: str) -> str:
     """Return a new password of a user, as an admin gets one."""
-    said = kubectl.run("exec", "-n", NAMESPACE, "deploy/torpor-server", "--", "torpor", "users", "reset", user)
+    server = f"deploy/{release.fullname}-server"
+    said = kubectl.run("exec", "-n", release.namespace, server, "--", "torpor", "users", "reset", user)
     return said.strip().splitlines()[-1]
 
 
-def uninstall() -> None:
+def uninstall(release: Release) -> None:
     """Remove the release, the namespaces of its tenants and its kept claims."""
-    subprocess.run(["helm", "uninstall", "torpor", "-n", NAMESPACE, "--wait"], check=False, capture_output=True)
+    subprocess.run(
+        ["helm", "uninstall", release.name, "-n", release.namespace, "--wait"], check=False, capture_output=True
+    )
     names = [str(item["metadata"]["name"]) for item in kubectl.items("namespaces")]
-    ours = [name for name in names if name == NAMESPACE or name.startswith(f"{NAMESPACE}-")]
+    ours = [name for name in names if name == release.namespace or name.startswith(release.prefix)]
     if ours:
         kubectl.run("delete", "namespace", *ours, "--wait=true", within_s=300)

@@ -36,13 +36,17 @@ for kernel in json.loads(ask("GET", "api/kernels")):
 
 @dataclass
 class ClusterSite:
-    """A release of the chart. ``namespace`` is the platform's own; that of a tenant is ``prefix`` and its name."""
+    """A release of the chart. ``namespace`` is the platform's own; that of a tenant is ``prefix`` and its name.
+
+    The names of the release's own objects begin with ``fullname``.
+    """
 
     url: str
     namespace: str
     prefix: str
     registry: str
     passwords: dict[str, str]
+    fullname: str
     names: dict[str, str] = field(default_factory=dict)
     cordoned: list[str] = field(default_factory=list)
 
@@ -59,7 +63,7 @@ class ClusterSite:
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Return rows of the database, read from the volume beside the platform."""
-        file = kubectl.volume(self.namespace, "torpor-server") / "torpor.sqlite"
+        file = kubectl.volume(self.namespace, f"{self.fullname}-server") / "torpor.sqlite"
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=15)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(query, values)]
@@ -83,7 +87,7 @@ class ClusterSite:
 
     def data(self, name: str) -> tuple[Path, str]:
         """Return a folder of data as this machine sees it, and as a source names it."""
-        folder = kubectl.volume(self.namespace, "torpor-data") / name
+        folder = kubectl.volume(self.namespace, f"{self.fullname}-data") / name
         folder.mkdir(exist_ok=True)
         os.chown(folder, UID, UID)
         return folder, f"{DATA}/{name}"
