@@ -30,19 +30,25 @@ Json = dict[str, Any]
 
 
 class FakeImages:
-    """A registry that has one image, unless ``fault`` says otherwise."""
+    """A registry that has every image but those that are ``missing``, unless ``fault`` says otherwise."""
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.lost: set[str] = set()
+        self.missing: set[str] = set()
 
     def read_image(self, repository: str, digest: str) -> Image:
         if self.fault is not None:
             raise self.fault
+        if digest in self.missing:
+            raise ImageMissing(f"There is no image {digest}.")
         return Image(Descriptor("config", "sha256:c", 1), (), {})
 
     def has_blob(self, repository: str, digest: str, size_bytes: int) -> bool:
         return digest not in self.lost
+
+    def delete_manifest(self, repository: str, digest: str) -> None:
+        self.missing.add(digest)
 
 
 class World:
