@@ -125,6 +125,17 @@ class Client:
         found = self.connection.items(wire.workspaces(everyone=everyone))
         return [Workspace(self.connection, Resource.parse(item)) for item in found]
 
+    def tenant(self, name: str) -> Resource:
+        """Return the tenant with that name. Raises NotFound."""
+        for tenant in self.tenants():
+            if tenant.name == name:
+                return tenant
+        raise _missing("tenant", name, "torpor tenants list")
+
+    def tenants(self) -> list[Resource]:
+        """Return the tenants that one may see, with their limits and what they hold."""
+        return [Resource.parse(item) for item in self.connection.items(wire.tenants())]
+
     def create_workspace(
         self, name: str, *, tenant: str | None = None, profile: str | None = None, start: bool = False
     ) -> Workspace:

@@ -47,11 +47,15 @@ class Status:
 
 @dataclass(frozen=True)
 class JobStatus(Status):
-    """Where a job is. ``position`` is its place in the queue, from 1; ``parts`` are sentences: what it waits for."""
+    """Where a job is. ``position`` is its place in the queue, from 1; ``parts`` are sentences: what it waits for.
+
+    ``notice`` says what it was not given of what it asked for.
+    """
 
     attempt: int = 0
     position: int | None = None
     parts: tuple[str, ...] = ()
+    notice: str = ""
     environment: str = ""
     exit_code: int | None = None
     started_at: datetime | None = None
@@ -77,7 +81,11 @@ class JobStatus(Status):
 
 @dataclass(frozen=True)
 class WorkspaceStatus(Status):
-    """Where a workspace is. ``progress`` is 0 to 100 while something happens; ``actions`` are what makes sense now."""
+    """Where a workspace is. ``progress`` is 0 to 100 while something happens; ``actions`` are what makes sense now.
+
+    ``confirmations`` has, by action, the question to ask before it. ``lost`` says what the last end cost; ``notes`` are sentences
+    that hold for as long as the platform is set up as it is. ``node`` is where it runs, in a place of many nodes.
+    """
 
     url: str = ""
     page: str = ""
@@ -86,11 +94,18 @@ class WorkspaceStatus(Status):
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     has_previous: bool = False
     notice: str = ""
+    lost: str = ""
+    notes: tuple[str, ...] = ()
+    node: str = ""
+    image: str = ""
+    amount: Mapping[str, int] = field(default_factory=dict)
     actions: tuple[str, ...] = ()
+    confirmations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def _times(cls, document: Mapping[str, Any]) -> dict[str, Any]:
-        return {"since": parse_time(document.get("since")), "actions": tuple(document.get("actions") or ())}
+        lists = {name: tuple(document.get(name) or ()) for name in ("actions", "notes")}
+        return {"since": parse_time(document.get("since")), **lists}
 
 
 @dataclass(frozen=True)

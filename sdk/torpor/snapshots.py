@@ -75,7 +75,7 @@ def table_html(caption: str, headings: Sequence[str], rows: Iterable[Sequence[st
 def _sentences(job: Job) -> list[str]:
     status = job.last_status
     place = [f"Number {status.position} in the queue."] if status.position else []
-    said = [text for text in (status.message, status.next_step) if text]
+    said = [text for text in (status.message, status.next_step, status.notice) if text]
     return [*place, *said, *(f"• {part}" for part in status.parts)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B|)\s*", re.IGNORECASE)
 STEPS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -50,3 +51,12 @@ def duration(seconds: float) -> str:
             rest = whole % large // small
             return f"{whole // large} {first}" + (f" {rest} {second}" if rest else "")
     return f"{whole} s"
+
+
+def amount(document: Mapping[str, int]) -> str:
+    """Return an amount of the API as people say it: ``1 core, 2 GiB, 1 GPU``; empty for none."""
+    if not document:
+        return ""
+    gpus = document.get("gpu_count", 0)
+    parts = [cores(document.get("cpu_milli", 0)), size(document.get("memory_bytes", 0))]
+    return ", ".join([*parts, f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"] if gpus else parts)

@@ -67,6 +67,11 @@ def me() -> Request:
     return get("me")
 
 
+def tenants() -> Request:
+    """Return the list of the tenants that one may see, with what they hold."""
+    return get("tenants")
+
+
 def workspaces(*, everyone: bool = False) -> Request:
     """Return the list of one's workspaces, or of everyone's (platform admins)."""
     return get("workspaces", all="true" if everyone else None)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -196,6 +197,46 @@ def test_a_plain_stop_does_not_ask(torpor, platform, first):
     assert platform.things[first]["spec"]["desired"] == "stopped"
 
 
+def test_where_nothing_can_be_saved_a_stop_asks_in_the_platforms_words_and_discards(
+    torpor, platform, first, monkeypatch
+):
+    question = "End 'first' and discard what was installed? It cannot be saved here, and is lost for good."
+    platform.set(first, actions=["open", "stop_discard"], confirmations={"stop_discard": question})
+    assert "Add --yes" in torpor("workspaces", "stop", "first", code=2).stderr
+    monkeypatch.setattr("torpor.cli.context.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    assert question in torpor("workspaces", "stop", "first", stdin="n\n", code=1).stderr
+    assert platform.things[first]["spec"]["desired"] == "running"
+    torpor("workspaces", "stop", "first", "--yes")
+    assert platform.things[first]["spec"]["discard"] is True
+
+
+def test_a_shown_workspace_says_what_was_lost_where_it_runs_and_what_holds_for_it(torpor, platform, first):
+    lost, note = "What was changed since 10:12 UTC is lost.", "The home can be used on one node at a time."
+    amount = {"cpu_milli": 1000, "memory_bytes": 2 * 1024**3, "gpu_count": 1}
+    platform.set(first, lost=lost, notes=[note], node="node-7", image="registry/workspace:1", amount=amount)
+    shown = torpor("workspaces", "show", "first", "-o", "table").stdout
+    for text in (lost, note, "node-7", "registry/workspace:1", "1 core, 2 GiB, 1 GPU"):
+        assert text in shown
+
+
+def test_a_start_that_waits_says_for_what(torpor, platform, first):
+    waits = {"phase": "STARTING", "message": "Fetching the image and mounting volumes.", "progress": 60}
+    platform.script[first] = [waits, {"phase": "RUNNING", "message": "", "progress": None}]
+    told = torpor("workspaces", "start", "first", "--wait").stderr
+    assert "first: Fetching the image and mounting volumes. 60 %" in told
+
+
+def test_tenants_show_their_limits_and_what_is_held_of_them(torpor, platform):
+    used = {"cpu_milli": 1500, "memory_bytes": 3 * 1024**3, "gpu_count": 1}
+    spec = {"cpu_milli": 4000, "memory_bytes": 8 * 1024**3, "gpu_count": 2}
+    platform.add("tenant", "research", spec=spec, used=used, workspaces=1, jobs=0, message="Its namespace is not ours.")
+    assert "1.5 of 4" in torpor("tenants", "list", "-o", "table").stdout
+    shown = torpor("tenants", "show", "research", "-o", "table").stdout
+    assert "1 of 2" in shown
+    assert "Its namespace is not ours." in shown
+    assert "torpor tenants list" in torpor("tenants", "show", "none", code=3).stderr
+
+
 def test_a_workspace_is_created_from_what_was_said(torpor, platform):
     torpor("workspaces", "create", "second", "--tenant", "research", "--profile", "small", "--start")
     body = json.loads(platform.requests[-1].content)
@@ -211,7 +252,7 @@ def test_without_a_tenant_it_is_the_first_that_one_may_work_in(torpor, platform)
 
 def test_the_log_of_a_workspace(torpor, platform, first):
     platform.logs[first] = b"started\nready\n"
-    assert torpor("workspaces", "log", "first").stdout == "started\nready\n"
+    assert torpor("workspaces", "logs", "first").stdout == "started\nready\n"
 
 
 def test_a_command_is_submitted_and_waited_for(torpor, platform):
@@ -261,6 +302,12 @@ def test_jobs_are_chosen_by_workspace_name_and_phase(torpor, platform, first):
     torpor("jobs", "list", "--workspace", "first", "--phase", "queued")
     params = platform.requests[-1].url.params
     assert (params["workspace"], params["phase"]) == (first, "QUEUED")
+
+
+def test_a_job_that_was_not_given_all_says_so(torpor, platform):
+    notice = "Jobs run with the profile's own image, without what you installed."
+    key = platform.add("job", "nightly", phase="RUNNING", notice=notice)
+    assert notice in torpor("jobs", "show", key, "-o", "table").stdout
 
 
 def test_a_queued_job_says_what_it_waits_for(torpor, platform):

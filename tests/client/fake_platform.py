@@ -64,7 +64,7 @@ class FakePlatform:
 
     def add(self, kind: str, name: str, *, spec: dict[str, Any] | None = None, **status: Any) -> str:
         """Return the id of a new thing."""
-        prefix = {"workspace": "ws", "job": "job", "dataset": "ds", "import": "imp", "read": "rd"}[kind]
+        prefix = {"workspace": "ws", "job": "job", "dataset": "ds", "import": "imp", "read": "rd", "tenant": "tn"}[kind]
         key = identity(prefix, len(self.things))
         state = {"phase": "READY", "reason": "", "message": "", "next_step": "", "since": AT, **status}
         self.things[key] = {

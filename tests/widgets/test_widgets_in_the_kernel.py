@@ -167,6 +167,20 @@ def test_the_help_follows_the_kind(form):
     assert "A Spark driver and its executors." in form._help_of_kind.value
 
 
+def test_where_nothing_is_saved_form_and_card_say_what_jobs_run_with(platform):
+    notice = "Jobs run with the profile's own image, without what you installed."
+    choices = [{"value": "profile", "title": "As the profile has it"}]
+    default = {**platform.options["default"], "environment": "profile"}
+    platform.options = {**platform.options, "environments": choices, "default": default, "notice": notice}
+    form = JobForm(client=platform.client())
+    assert form.fields["environment"].value == "profile"
+    assert form.fields["environment"].tooltip == notice
+    key = platform.add("job", "train", phase="RUNNING", notice=notice)
+    card = JobCard(platform.client().job(key), follow=False)
+    assert card.state["notice"] == notice
+    assert notice in card._repr_mimebundle_()[0]["text/plain"]
+
+
 def test_a_submit_shows_the_card_of_the_job(form, platform):
     form.fields["memory"].value = 2
     form.submit_button.click()

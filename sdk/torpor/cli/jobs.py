@@ -38,13 +38,12 @@ def _row(resource: Resource) -> list[str]:
 
 
 def _details(resource: Resource) -> list[tuple[str, str]]:
-    status, amount = JobStatus.parse(resource.status), resource.spec.get("amount") or {}
-    asked = f"{units.cores(amount.get('cpu_milli', 0))}, {units.size(amount.get('memory_bytes', 0))}" if amount else ""
+    status = JobStatus.parse(resource.status)
     environment = status.environment or str(resource.spec.get("environment", ""))
     ended = str(status.exit_code) if status.exit_code is not None else ""
     raised = ": ".join(str(status.exception[key]) for key in ("type", "message") if status.exception.get(key))
     known = [
-        ("amount", asked),
+        ("amount", units.amount(resource.spec.get("amount") or {})),
         ("environment", environment),
         ("attempt", str(status.attempt or "")),
         ("exit code", ended),

@@ -80,14 +80,16 @@ def write_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def sentences(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the platform's own words about a state: message, next step and parts."""
+    """Return the platform's own words about a state: message, next step, losses, notices, parts and notes."""
     pairs = [
         ("message", status.get("message")),
         ("next step", status.get("next_step")),
+        ("lost", status.get("lost")),
         ("notice", status.get("notice")),
     ]
     parts = [("waits for", part) for part in status.get("parts") or ()]
-    return [(key, str(value)) for key, value in [*pairs, *parts] if value]
+    notes = [("note", note) for note in status.get("notes") or ()]
+    return [(key, str(value)) for key, value in [*pairs, *parts, *notes] if value]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from torpor.cli import access, context, datasets, environments, exits, jobs, workspaces
+from torpor.cli import access, context, datasets, environments, exits, jobs, tenants, workspaces
 from torpor.errors import TorporError
 
 
@@ -36,6 +36,7 @@ def application() -> typer.Typer:
     app.add_typer(workspaces.app, name="workspaces")
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(datasets.app, name="datasets")
+    app.add_typer(tenants.app, name="tenants")
     app.add_typer(environments.app, name="env")
     app.command("login")(access.login)
     app.command("doctor")(access.doctor)

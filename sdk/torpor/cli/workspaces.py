@@ -39,8 +39,15 @@ def _details(resource: Resource) -> list[tuple[str, str]]:
         f"{saved['created_at']}, {units.size(saved.get('size_bytes') or 0)}, {saved.get('digest', '')}" if saved else ""
     )
     progress = f"{status.progress} %" if status.progress is not None else ""
-    said = output.sentences(resource.status)
-    return [*said, ("progress", progress), ("checkpoint", checkpoint), ("actions", ", ".join(status.actions))]
+    known = [
+        ("progress", progress),
+        ("amount", units.amount(status.amount)),
+        ("image", status.image),
+        ("node", status.node),
+        ("checkpoint", checkpoint),
+        ("actions", ", ".join(status.actions)),
+    ]
+    return [*output.sentences(resource.status), *known]
 
 
 VIEW = output.View(("name", "tenant", "profile", "phase", "since"), _row, lambda resource: resource.name, _details)
@@ -152,12 +159,14 @@ def stop(
     output_: Output = None,
     env: Env = None,
 ) -> None:
-    """Stop a workspace; with --discard without saving anything."""
+    """Stop a workspace: with --discard without saving anything, which is all that a platform without a registry can do."""
     client = client_of(ctx, env)
     workspace = client.workspace(name)
-    question = f"Stop {workspace.name} and lose what was installed since its last checkpoint?" if discard else ""
-    allow_change(client, yes=yes, question=question)
-    workspace.stop(discard=discard)
+    status = workspace.last_status
+    discards = discard or ("stop_discard" in status.actions and "sleep" not in status.actions)
+    question = status.confirmations.get("stop_discard", f"End {workspace.name} and discard what was installed?")
+    allow_change(client, yes=yes, question=question if discards else "")
+    workspace.stop(discard=discards)
     _finish(workspace, "stopped", wait, timeout, output_)
 
 
@@ -166,13 +175,14 @@ def delete(ctx: typer.Context, name: Name, yes: Yes = False, env: Env = None) ->
     """Delete a workspace with its environment and checkpoints; the home stays."""
     client = client_of(ctx, env)
     workspace = client.workspace(name)
-    allow_change(client, yes=yes, question=f"Delete {workspace.name} with its environment and all its checkpoints?")
+    question = workspace.last_status.confirmations.get("delete", f"Delete {workspace.name}?")
+    allow_change(client, yes=yes, question=question)
     workspace.delete()
     typer.echo(f"{workspace.name} is being deleted; its home stays.", err=True)
 
 
 @app.command()
-def log(
+def logs(
     ctx: typer.Context,
     name: Here = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,

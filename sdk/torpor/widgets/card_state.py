@@ -21,13 +21,14 @@ def state_of(job: Job) -> dict[str, Any]:
         "id": job.id,
         "name": job.name,
         "kind": str(job.resource.spec.get("kind", "")),
-        "amount": _amount(job.resource.spec.get("amount") or {}),
+        "amount": units.amount(job.resource.spec.get("amount") or {}),
         "phase": status.phase,
         "tone": snapshots.tone(status.phase),
         "finished": status.finished,
         "message": status.message,
         "next_step": status.next_step,
         "parts": list(status.parts),
+        "notice": status.notice,
         "position": status.position,
         "attempt": status.attempt,
         "elapsed_s": job.elapsed_s(),
@@ -65,9 +66,3 @@ def _shown(value: object) -> str:
     cutter.maxother = cutter.maxstring = cutter.maxlong = PREVIEW_CHARACTERS
     cutter.maxlist = cutter.maxtuple = cutter.maxdict = cutter.maxset = cutter.maxarray = SHOWN_ITEMS
     return cutter.repr(value)
-
-
-def _amount(amount: dict[str, int]) -> str:
-    if not amount:
-        return ""
-    return f"{units.cores(amount.get('cpu_milli', 0))}, {units.size(amount.get('memory_bytes', 0))}"

@@ -103,6 +103,7 @@ class JobForm(widgets.VBox):  # type: ignore[misc]
             "cores": f"At most {most['cpu_milli'] / 1000:g}.",
             "memory": f"In GiB, at most {most['memory_bytes'] / GIB:.4g}.",
             "name": "What you find it by; letters, digits and hyphens.",
+            "environment": str(self.options.get("notice") or ""),
         }
         return texts.get(name, "")
 

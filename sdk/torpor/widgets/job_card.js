@@ -79,7 +79,7 @@ function makeCancel(model, actions) {
 }
 
 function showWords(words, state) {
-  const said = JSON.stringify([state.position, state.message, state.next_step, state.parts]);
+  const said = JSON.stringify([state.position, state.message, state.next_step, state.notice, state.parts]);
   if (words.dataset.said === said) return; // a selection stays, and a screen reader is not told twice
   words.dataset.said = said;
   words.replaceChildren();
@@ -92,6 +92,7 @@ function showWords(words, state) {
   if (state.position) line(`Number ${state.position} in the queue`, "torpor-position");
   line(state.message, "torpor-message");
   line(state.next_step, "torpor-next");
+  line(state.notice, "torpor-next");
   if (!state.parts?.length) return;
   const list = element("ul", "torpor-parts");
   for (const part of state.parts) {
