@@ -13,9 +13,11 @@ from torpor_hub.capture.base import Capture, CaptureTask
 
 @dataclass
 class Claim:
-    """What was claimed, and how far it is. ``freezing`` is the freeze, from its begin on."""
+    """What was claimed, and how far it is; times are the event loop's. ``freezing`` is the freeze, from its begin on."""
 
     content: Mapping[str, Any]
+    begun: float = 0.0
+    frozen_at: float | None = None
     step: str = "QUIESCE"
     done: int = 0
     total: int = 0

@@ -59,6 +59,7 @@ class Agent:
 
     async def work(self, claim: Claim) -> None:
         """Do one capture: its result or failure is reported, and the workspace thawed unless it is to be removed."""
+        claim.begun = _now()
         await asyncio.to_thread(failpoints.hit, "agent.claimed")
         job = asyncio.create_task(self._save(claim))
         heart = asyncio.create_task(self._beat(claim))
@@ -118,7 +119,7 @@ class Agent:
         await asyncio.to_thread(failpoints.hit, "agent.verified")
 
     async def _freeze(self, claim: Claim) -> None:
-        claim.step = "FREEZE"
+        claim.step, claim.frozen_at = "FREEZE", _now()
         claim.freezing = asyncio.ensure_future(self._ground.freeze(claim))
         await asyncio.shield(claim.freezing)
         await asyncio.to_thread(failpoints.hit, "agent.frozen")
@@ -132,7 +133,7 @@ class Agent:
 
     async def _promise(self, claim: Claim) -> None:
         """Make sure that what was saved stood still all the time, and note until when it will."""
-        claim.frozen_until = asyncio.get_running_loop().time() + await self._ground.promise(claim)
+        claim.frozen_until = _now() + await self._ground.promise(claim)
 
     async def _finish(self, claim: Claim, job: asyncio.Task[CaptureResult]) -> None:
         try:
@@ -142,6 +143,7 @@ class Agent:
             await self._thaw(claim)
             await self._report_failure(claim, _code(error), str(error))
         else:
+            _log(claim, result)
             await self._report(claim, result)
 
     async def _stop(self, claim: Claim, job: asyncio.Task[CaptureResult], verdict: Verdict) -> None:
@@ -215,11 +217,21 @@ def _result(claim: Claim, result: CaptureResult) -> Callable[[], Mapping[str, An
     return lambda: {**body, "frozen_s": _left_s(claim)}
 
 
+def _log(claim: Claim, result: CaptureResult) -> None:
+    frozen_s = _now() - claim.frozen_at if claim.frozen_at is not None else 0.0
+    told = (claim.operation, result.digest, result.bytes_read, _now() - claim.begun, frozen_s)
+    LOG.info("%s: saved as %s, %d bytes read, in %.3f s, frozen for %.3f s of it", *told)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def _left_s(claim: Claim) -> float | None:
     """Return for how many seconds from now nobody thaws the workspace; None where it is not frozen."""
     if claim.frozen_until is None:
         return None
-    return max(claim.frozen_until - asyncio.get_running_loop().time(), 0.0)
+    return max(claim.frozen_until - _now(), 0.0)
 
 
 def _progress(claim: Claim) -> Progress:
