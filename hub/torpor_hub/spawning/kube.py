@@ -259,12 +259,13 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
         """
         around = diagnose.Surroundings(now_s=time.time(), events=tuple(events.snapshot().objects.values()))
         cause = self._cause = diagnose.diagnose_pod(pod, around)
+        stands_s = standing.for_s(cause.reason if cause is not None else "")
         if cause is None:
             begun = pods.has_begun(pod)
             self.tell(BEGUN if begun else PLACED, f"{diagnose.progress(pod)}.")
             return
         self.tell(PLACED, f"{cause.message} {cause.next_step}")
-        if pods.is_over(pod) or standing.for_s(cause.reason) >= STANDS_S:
+        if pods.is_over(pod) or stands_s >= STANDS_S:
             raise await self._failure(cause, pods.last_words(pod))
 
     async def _failure(self, cause: Cause, log: str = "") -> SpawnException:
