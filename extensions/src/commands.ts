@@ -15,6 +15,7 @@ import { open } from './place';
 import { Dataset } from './resources';
 import { attempt } from './say';
 import { sleep } from './workspace/sleep';
+import { stop } from './workspace/stop';
 
 const PREVIEW_ROWS = 200;
 
@@ -36,6 +37,7 @@ export function addCommands(context: IContext): string[] {
   });
   return [
     'torpor:sleep',
+    'torpor:stop',
     'torpor:open-page',
     'torpor:insert-dataset',
     'torpor:refresh'
@@ -54,8 +56,15 @@ function addWorkspaceCommands({ app, models }: IContext): void {
   const { workspace } = models;
   app.commands.addCommand('torpor:sleep', {
     label: 'Put This Workspace to Sleep…',
+    isVisible: () => !workspace.onlyStops,
     isEnabled: () => workspace.may('sleep'),
     execute: () => attempt(() => sleep(app, workspace))
+  });
+  app.commands.addCommand('torpor:stop', {
+    label: 'Stop This Workspace…',
+    isVisible: () => workspace.onlyStops,
+    isEnabled: () => workspace.onlyStops,
+    execute: () => attempt(() => stop(app, workspace))
   });
   app.commands.addCommand('torpor:keep-working', {
     label: 'Keep Working',
@@ -68,7 +77,11 @@ function addWorkspaceCommands({ app, models }: IContext): void {
     execute: () => void window.open(workspace.page, '_blank', 'noopener')
   });
   workspace.workspace.changed.connect(() => {
-    for (const command of ['torpor:sleep', 'torpor:keep-working']) {
+    for (const command of [
+      'torpor:sleep',
+      'torpor:stop',
+      'torpor:keep-working'
+    ]) {
       app.commands.notifyCommandChanged(command);
     }
   });

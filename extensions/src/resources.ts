@@ -39,6 +39,13 @@ export interface IWorkspaceStatus extends IStatus {
   operation: { id: string; kind: string; step: string } | null;
   notice: string | null;
   actions: string[];
+  // An older platform does not say these.
+  /** What holds for as long as the platform is set up as it is. */
+  notes?: string[];
+  node?: string | null;
+  amount?: { cpu_milli: number; memory_bytes: number; gpu_count: number };
+  /** What to ask before an action, by action. */
+  confirmations?: Record<string, string>;
 }
 
 export type Workspace = IResource<
@@ -90,6 +97,8 @@ export interface IJobStatus extends IStatus {
   attempt: number;
   position: number | null;
   parts: string[];
+  /** What it was not given of what it asked for. */
+  notice?: string;
   log_bytes: number;
 }
 

@@ -195,6 +195,8 @@ class Platform:
         thing["version"] += 1
         if thing["spec"]["desired"] == "cancelled":
             thing["status"].update(phase="CANCELLING", message="Ends the job and frees what it holds.")
+        if thing["spec"]["desired"] == "stopped":
+            thing["status"].update(message="Is being ended.", actions=[])
         if thing["spec"]["desired"] == "asleep":
             thing["status"].update(phase="SLEEPING", message="Saves what changed.", actions=["cancel"], progress=10)
         return Reply(document=thing)
@@ -240,7 +242,12 @@ def workspace() -> Any:
             "size_bytes": 18350080,
         },
         "has_previous": True,
-        "actions": ["sleep"],
+        "lost": "",
+        "notes": [],
+        "node": None,
+        "amount": {"cpu_milli": 1000, "memory_bytes": 2 * 1024**3, "gpu_count": 0},
+        "actions": ["open", "sleep", "stop_discard"],
+        "confirmations": {"stop_discard": "End 'first' without saving?"},
     }
     spec = {"desired": "running", "profile": "Small", "discard": False, "environment": "current"}
     return resource("workspace", WORKSPACE, "first", spec, status, version=7)

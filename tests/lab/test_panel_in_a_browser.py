@@ -262,6 +262,42 @@ def test_sleep_asks_saves_wishes_and_goes_to_the_page(
     assert "answer = 42" in (lab[1].folder / "delays.ipynb").read_text()
 
 
+QUESTION = "End 'first' and discard what was installed? It cannot be saved here, and is lost for good."
+NOTES = [
+    "What is installed here is not saved: this platform has no image registry. Stopping discards it; the home stays.",
+    "The home can be used on one node at a time: all workspaces and jobs of ada in 'research' run on 'node-7'.",
+]
+
+
+def test_where_nothing_can_be_saved_the_panel_stops_after_asking_in_the_platforms_words(
+    page: Page, panel: Locator, platform: Platform
+) -> None:
+    platform.workspace["version"] += 1
+    amount = {"cpu_milli": 4000, "memory_bytes": 8 * 1024**3, "gpu_count": 1}
+    platform.workspace["status"] |= {
+        "actions": ["open", "stop_discard"],
+        "confirmations": {"stop_discard": QUESTION},
+        "notes": NOTES,
+        "node": "node-7",
+        "amount": amount,
+    }
+    page.route(f"**{PAGE}", lambda route: route.fulfill(body="<h1>first stopped</h1>", content_type="text/html"))
+    page.get_by_role("button", name="Look again").click()
+    for text in (*NOTES, "node-7", "Small, 1 GPU"):
+        expect(panel.get_by_text(text, exact=True)).to_be_visible()
+    expect(panel.get_by_role("button", name="Sleep now")).to_have_count(0)
+    panel.get_by_role("button", name="Stop…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(QUESTION)
+    dialog.get_by_role("button", name="Keep it").click()
+    assert platform.asked("PATCH", f"workspaces/{WORKSPACE}") == []
+    panel.get_by_role("button", name="Stop…").click()
+    dialog.get_by_role("button", name="End and discard").click()
+    expect(page.get_by_role("heading", name="first stopped")).to_be_visible()
+    wishes = [request.document for request in platform.asked("PATCH", f"workspaces/{WORKSPACE}")]
+    assert wishes == [{"spec": {"desired": "stopped", "discard": True}}]
+
+
 def test_outside_of_the_platform_there_is_no_panel(lab: tuple[Platform, Jupyter], browser: BrowserContext) -> None:
     def without_workspace(route: Route) -> None:
         answer = route.fetch()

@@ -59,7 +59,7 @@ function ScopeChoice(props: { model: JobsModel }): JSX.Element {
 
 function JobRow(props: { job: Job; commands: CommandRegistry }): JSX.Element {
   const { job, commands } = props;
-  const { phase, message, next_step, position, parts } = job.status;
+  const { phase, message, next_step, notice, position, parts } = job.status;
   return (
     <li className="tp-job" data-job={job.id}>
       <div className="tp-job-head">
@@ -91,6 +91,7 @@ function JobRow(props: { job: Job; commands: CommandRegistry }): JSX.Element {
         {position !== null && <span className="tp-dim">position {position}</span>}
       </div>
       <Said message={message} nextStep={next_step} />
+      {notice && <p className="tp-note">{notice}</p>}
       {parts.length > 0 && (
         <ul className="tp-parts">
           {parts.map(part => (

@@ -31,8 +31,23 @@ export class WorkspaceModel {
     return this.workspace.seen.value?.status.actions.includes(action) ?? false;
   }
 
+  /** Whether a stop is all that there is: nothing can be saved, so that it discards what was installed. */
+  get onlyStops(): boolean {
+    return this.may('stop_discard') && !this.may('sleep');
+  }
+
+  /** The platform's question before an action. */
+  question(action: string): string {
+    return this.workspace.seen.value?.status.confirmations?.[action] ?? '';
+  }
+
   async wish(desired: 'asleep' | 'running'): Promise<void> {
     this.workspace.take(await this.api.wish<Workspace>(this.path, { desired }));
+  }
+
+  async stop(): Promise<void> {
+    const spec = { desired: 'stopped', discard: true };
+    this.workspace.take(await this.api.wish<Workspace>(this.path, spec));
   }
 
   private get path(): string {

@@ -2,12 +2,10 @@
 
 import { JupyterFrontEnd } from '@jupyterlab/application';
 import { Dialog, showDialog } from '@jupyterlab/apputils';
-import { DocumentRegistry } from '@jupyterlab/docregistry';
 import { Kernel } from '@jupyterlab/services';
-import { Widget } from '@lumino/widgets';
 import React from 'react';
 
-import { Problem } from '../api';
+import { saveAll, unsaved } from './leave';
 import { WorkspaceModel } from './model';
 
 /** Ask, and then put the workspace to sleep; the server behind this page freezes, so the browser leaves it. */
@@ -63,26 +61,4 @@ function savedFirst(count: number): string {
 
 function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
-}
-
-function unsaved(app: JupyterFrontEnd): DocumentRegistry.Context[] {
-  const contexts = [...app.shell.widgets('main')].map(
-    widget => (widget as Widget & { context?: DocumentRegistry.Context }).context
-  );
-  return [...new Set(contexts)].filter(
-    (context): context is DocumentRegistry.Context =>
-      context?.model !== undefined && context.model.dirty && !context.model.readOnly
-  );
-}
-
-async function saveAll(app: JupyterFrontEnd): Promise<void> {
-  for (const context of unsaved(app)) {
-    await context.save();
-    if (context.model.dirty) {
-      throw new Problem(
-        `${context.path} could not be saved, so the workspace stays awake.`,
-        'Save or close it, then try again.'
-      );
-    }
-  }
 }

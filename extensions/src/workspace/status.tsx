@@ -16,7 +16,7 @@ export class StatusItem extends ReactWidget {
     super();
     this.addClass('tp-status');
     this.menu = new Menu({ commands });
-    for (const command of ['torpor:sleep', 'torpor:open-page']) {
+    for (const command of ['torpor:sleep', 'torpor:stop', 'torpor:open-page']) {
       this.menu.addItem({ command });
     }
   }

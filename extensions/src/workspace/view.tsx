@@ -1,9 +1,10 @@
 import { CommandRegistry } from '@lumino/commands';
-import { closeIcon, launchIcon } from '@jupyterlab/ui-components';
+import { closeIcon, launchIcon, stopIcon } from '@jupyterlab/ui-components';
 import React, { useState } from 'react';
 
 import { moonIcon } from '../icons';
 import { IconButton, Phase, Said, Section, TextButton, Trouble, useSeen } from '../parts';
+import { Workspace } from '../resources';
 import { WorkspaceModel } from './model';
 
 const READ = 'torpor:read-notice';
@@ -32,7 +33,13 @@ export function WorkspaceSection(props: {
           {value && (
             <div>
               <dt>Profile</dt>
-              <dd>{value.spec.profile}</dd>
+              <dd>{profileOf(value)}</dd>
+            </div>
+          )}
+          {status?.node && (
+            <div>
+              <dt>Node</dt>
+              <dd>{status.node}</dd>
             </div>
           )}
         </dl>
@@ -49,21 +56,13 @@ export function WorkspaceSection(props: {
         {status?.notice && (
           <Notice key={status.notice} text={status.notice} />
         )}
+        {(status?.notes ?? []).map(note => (
+          <p key={note} className="tp-note">
+            {note}
+          </p>
+        ))}
         <div className="tp-buttons">
-          {model.may('cancel') ? (
-            <TextButton
-              label="Keep working"
-              onClick={() => void commands.execute('torpor:keep-working')}
-            />
-          ) : (
-            <TextButton
-              icon={moonIcon}
-              label="Sleep now…"
-              title="Give CPU and memory back; what you installed is kept"
-              disabled={!model.may('sleep')}
-              onClick={() => void commands.execute('torpor:sleep')}
-            />
-          )}
+          <LeaveButton model={model} commands={commands} />
           <TextButton
             icon={launchIcon}
             label="Open page"
@@ -74,6 +73,45 @@ export function WorkspaceSection(props: {
       </div>
     </Section>
   );
+}
+
+/** Sleep, stop or go on: what there is to do now. */
+function LeaveButton(props: {
+  model: WorkspaceModel;
+  commands: CommandRegistry;
+}): JSX.Element {
+  const { model, commands } = props;
+  const run = (command: string) => () => void commands.execute(command);
+  if (model.may('cancel')) {
+    return (
+      <TextButton label="Keep working" onClick={run('torpor:keep-working')} />
+    );
+  }
+  if (model.onlyStops) {
+    return (
+      <TextButton
+        icon={stopIcon}
+        label="Stop…"
+        title="Give CPU and memory back; what you installed is discarded"
+        onClick={run('torpor:stop')}
+      />
+    );
+  }
+  return (
+    <TextButton
+      icon={moonIcon}
+      label="Sleep now…"
+      title="Give CPU and memory back; what you installed is kept"
+      disabled={!model.may('sleep')}
+      onClick={run('torpor:sleep')}
+    />
+  );
+}
+
+function profileOf(workspace: Workspace): string {
+  const gpus = workspace.status.amount?.gpu_count ?? 0;
+  const said = gpus > 0 ? `, ${gpus} GPU${gpus === 1 ? '' : 's'}` : '';
+  return workspace.spec.profile + said;
 }
 
 /** What the platform tells once, until the reader has put it away. */
