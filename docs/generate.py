@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 import pkgutil
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -20,6 +24,8 @@ from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
+VALUES = Path(__file__).parent.parent / "helm" / "torpor" / "values.yaml"
+LONGEST_DEFAULT = 60
 UNITS = (("_bytes", "bytes"), ("_milli", "1/1000 core"), ("_s", "seconds"), ("_rows", "rows"), ("_retries", "times"))
 # Errors that are no class: what the request boundary itself answers.
 BOUNDARY = (
@@ -71,6 +77,15 @@ tenants = { biology = "admin" }
 <!-- What follows is made by `python docs/generate.py`; a test compares it. -->
 """
 
+VALUES_HEAD = """# Values of the chart
+
+What `helm install --values FILE` may say; [Install on a cluster](../howto/install-on-a-cluster.md) says which of them you need. One is
+required: `registry.host`, or `images.repository` for an installation without a registry. The chart refuses a value that it does not
+know. What the first start creates (`seed`) and the deadlines (`limits`) have the names of the [settings](settings.md).
+
+<!-- What follows is made by `python docs/generate.py` from helm/torpor/values.yaml; a test compares it. -->
+"""
+
 ERRORS_HEAD = """# Errors of the API
 
 Every refusal is a problem document (RFC 9457) with a `detail` for people, a `next_step`, and a `code` that stays the same from version
@@ -112,6 +127,49 @@ def errors_page() -> str:
 def rights_page() -> str:
     """Return the reference of what the platform's accounts may do on a cluster."""
     return "\n".join([RIGHTS_HEAD, *(line for role in rights.roles(SHAPE).values() for line in _role(role))])
+
+
+def values_page() -> str:
+    """Return the reference of the chart's values, from the comments beside them."""
+    values = yaml.safe_load(VALUES.read_text())
+    sections: dict[str, list[str]] = {}
+    for path, meaning in _documented(VALUES.read_text()):
+        found = functools.reduce(lambda value, key: value[key], path, values)
+        row = f"| `{'.'.join(path)}` | {_shown(found)} | {meaning} |"
+        sections.setdefault(path[0] if len(path) > 1 else "", []).append(row)
+    parts = [VALUES_HEAD]
+    for title, rows in sorted(sections.items(), key=lambda item: item[0] != ""):
+        parts += [
+            f"## {f'`{title}`' if title else 'At the top'}",
+            "",
+            "| value | default | meaning |",
+            "| --- | --- | --- |",
+        ]
+        parts += [*rows, ""]
+    return "\n".join(parts)
+
+
+def _documented(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the path and the meaning of each value that a comment beginning with ``# --`` stands above."""
+    path: list[tuple[int, str]] = []
+    meaning: list[str] = []
+    for line in text.splitlines():
+        comment = re.fullmatch(r" *# (-- )?(.*)", line)
+        key = re.match(r"( *)([a-zA-Z0-9_]+):", line)
+        if comment:
+            meaning = [comment[2]] if comment[1] else [*meaning, comment[2]] if meaning else []
+        elif key:
+            path = [*((indent, name) for indent, name in path if indent < len(key[1])), (len(key[1]), key[2])]
+            if meaning:
+                yield tuple(name for _, name in path), " ".join(meaning)
+            meaning = []
+
+
+def _shown(value: Any) -> str:
+    if value in ("", {}, []):
+        return "empty"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"`{text}`" if len(text) <= LONGEST_DEFAULT else "see the file"
 
 
 def _role(role: rights.Role) -> Iterator[str]:
@@ -193,6 +251,7 @@ def main() -> None:
     REFERENCE.joinpath("settings.md").write_text(settings_page())
     REFERENCE.joinpath("errors.md").write_text(errors_page())
     REFERENCE.joinpath("rights.md").write_text(rights_page())
+    REFERENCE.joinpath("values.md").write_text(values_page())
 
 
 if __name__ == "__main__":

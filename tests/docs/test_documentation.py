@@ -124,7 +124,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", ["settings", "errors", "rights"])
+@pytest.mark.parametrize("page", ["settings", "errors", "rights", "values"])
 def test_the_generated_pages_are_what_the_code_gives(page: str) -> None:
     made: str = getattr(generator(), f"{page}_page")()
     assert (DOCS / f"reference/{page}.md").read_text() == made, "Run: .venv/bin/python docs/generate.py"
@@ -208,7 +208,7 @@ def sources() -> Iterator[Path]:
 
 def test_nothing_names_a_package_registry_or_a_folder_of_this_machine() -> None:
     of_machine = [re.escape(str(folder)) + r"\b" for folder in {ROOT, Path.home()} if len(folder.parts) > 1]
-    forbidden = re.compile("|".join((*REGISTRIES, *(rf"(?<![\w.]){folder}" for folder in of_machine))))
+    forbidden = re.compile("|".join((*REGISTRIES, *(rf"(?<![\w.}}]){folder}" for folder in of_machine))))
     seen = list(sources())
     assert len(seen) > 200
     assert [name(file) for file in seen if forbidden.search(file.read_text(errors="replace"))] == []

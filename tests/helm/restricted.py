@@ -10,7 +10,10 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 def violations(pod: dict[str, Any]) -> list[str]:
     """Return what in a pod's spec is above the level."""
-    return [*_of_pod(pod), *(f"{each['name']}: {what}" for each in _containers(pod) for what in _of_container(pod, each))]
+    return [
+        *_of_pod(pod),
+        *(f"{each['name']}: {what}" for each in _containers(pod) for what in _of_container(pod, each)),
+    ]
 
 
 def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,22 @@ def _secrets(pod: dict[str, Any]) -> set[str]:
                 assert source["serviceAccountToken"]["audience"] == "torpor"
                 found.add(f"token:{source['serviceAccountToken']['path']}")
     return found
+
+
+def test_every_value_is_explained_and_known_to_the_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    page = (CHART.parents[1] / "docs" / "reference" / "values.md").read_text()
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for path in _leaves(values, schema):
+        assert any(f"| `{'.'.join(path[:length])}` |" in page for length in range(1, len(path) + 1)), path
+
+
+def _leaves(values: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each value, down to what the schema leaves open."""
+    for name, value in values.items():
+        assert name in schema["properties"], (*path, name)
+        found = schema["properties"][name]
+        if isinstance(value, dict) and found.get("properties"):
+            yield from _leaves(value, found, (*path, name))
+        else:
+            yield (*path, name)
