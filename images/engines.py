@@ -34,6 +34,8 @@ class Podman:
     name = "podman"
     build_command: tuple[str, ...] = ("build", "--format", "oci", "--pull=never")
 
+    # Not everybody may raise a limit over this process's own, as the engines do by themselves.
+    limits: tuple[str, ...] = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
     listing = "{{.Repository}}:{{.Tag}}"
 
     def __init__(self, log: Path) -> None:
@@ -104,7 +106,8 @@ class Podman:
         Raises:
             EngineFailed: when it fails; the text ends with what it printed.
         """
-        return self.call("run", "--rm", *_volumes(mounts), "--entrypoint", command[0], tag, *command[1:])
+        options = ("--rm", "--network", "none", *self.limits, *_volumes(mounts), "--entrypoint", command[0])
+        return self.call("run", *options, tag, *command[1:])
 
     def call(self, *arguments: str) -> str:
         """Run the engine and return what it printed.
@@ -137,8 +140,7 @@ class Buildah(Podman):
     name = "buildah"
     isolation = ("--isolation", "chroot")
     listing = "{{.Name}}:{{.Tag}}"
-    limits = ("--ulimit", "nofile=1024:1024")
-    build_command = ("bud", *isolation, "--runtime", "runc", *limits, "--format", "oci", "--pull-never")
+    build_command = ("bud", *isolation, "--runtime", "runc", *Podman.limits, "--format", "oci", "--pull-never")
 
     def exists(self, tag: str) -> bool:
         """Return whether there is an image of that name."""

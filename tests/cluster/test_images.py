@@ -108,6 +108,18 @@ def test_a_restricted_pod_serves_jupyterlab_and_leaves_no_zombies(
     assert within(namespace, "sh", "-c", "touch /opt/workspace/env/x && pip --version").startswith("pip ")
 
 
+def test_a_server_opens_over_a_home_that_cannot_be_written_and_says_so(
+    built: dict[str, Any], namespace: str, hub: str
+) -> None:
+    pod = workspace_pod(namespace, reference(built["workspace"]), hub)
+    home = next(mount for mount in pod["spec"]["containers"][0]["volumeMounts"] if mount["mountPath"] == "/home/user")
+    home["readOnly"] = True
+    kubectl.apply(pod)
+    address = until(lambda: kubectl.get("pod", "lab", "-n", namespace)["status"].get("podIP"))
+    until(lambda: answers(f"http://{address}:{PORT}/user/ada/api"))
+    assert "/home/user cannot be written (Read-only file system)" in kubectl.run("logs", "-n", namespace, "lab")
+
+
 def reference(image: dict[str, Any]) -> str:
     return f"{image['reference'].rpartition(':')[0]}@{image['digest']}"
 
