@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.services.test_workspaces import RESULT, World
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.lifecycle import Next, StartStep, View, Work, decide
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Desired, Fact, Phase, SleepStep
@@ -169,3 +170,36 @@ def test_a_start_that_waits_says_for_what(world: World) -> None:
     assert (status["phase"], status["message"], status["progress"]) == ("STARTING", pulling, 60)
     told = world.do(lambda tx: starts.overdue(tx, operations.workspace_of(tx, key), 180))
     assert told == f"{pulling} The start was given up after 180 seconds."
+
+
+QUOTA = Cause("QUOTA", "The tenant's share of the cluster is used up.", "Put a workspace to sleep.")
+
+
+def granted(world: World) -> str:
+    key = world.create()
+    world.wish(key, desired="running")
+    world.do(lambda tx: starts.prepared(tx, operations.workspace_of(tx, key), from_checkpoint="", notice=""))
+    world.answer(key)
+    return key
+
+
+def test_what_keeps_the_cluster_from_taking_the_pod_is_on_the_page_while_it_does(world: World) -> None:
+    key = granted(world)
+    world.do(lambda tx: starts.hindered(tx, operations.workspace_of(tx, key), QUOTA, final=False))
+    status = world.show(key)["status"]
+    assert (status["phase"], status["message"], status["next_step"]) == ("STARTING", QUOTA.message, QUOTA.next_step)
+
+
+def test_a_start_that_the_hub_gave_up_holds_nothing_says_why_and_the_next_one_begins_anew(world: World) -> None:
+    key = granted(world)
+    world.do(lambda tx: starts.hindered(tx, operations.workspace_of(tx, key), QUOTA, final=True))
+    status = world.show(key)["status"]
+    assert (status["phase"], status["reason"], status["message"]) == ("FAILED", "QUOTA", QUOTA.message)
+    assert world.held() == 0
+    assert isinstance(world.answer(key), starts.Waiting)
+
+
+def test_of_a_server_that_was_made_the_hub_decides_nothing(world: World) -> None:
+    key = run_on_node(world)
+    world.do(lambda tx: starts.hindered(tx, operations.workspace_of(tx, key), QUOTA, final=True))
+    assert (world.show(key)["status"]["phase"], world.held()) == ("RUNNING", 1000)

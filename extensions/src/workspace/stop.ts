@@ -13,6 +13,7 @@ export async function stop(
   const answer = await showDialog({
     title: `Stop ${model.config.name}?`,
     body: model.question('stop_discard'),
+    defaultButton: 0,
     buttons: [
       Dialog.cancelButton({ label: 'Keep it' }),
       Dialog.warnButton({ label: 'End and discard', className: 'tp-stop-now' })

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from torpor_hub import __version__
 from torpor_hub.domain import ids, saving
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.lifecycle import StartStep
 from torpor_hub.domain.policy import Action, Object, may
 from torpor_hub.domain.units import Amount
@@ -159,6 +160,21 @@ def waiting(tx: UnitOfWork, row: Workspace, step: StartStep, sentence: str, next
         return
     row.message, row.next_step = sentence, next_step
     operations.changed(tx, row, "waits")
+
+
+def hindered(tx: UnitOfWork, row: Workspace, cause: Cause, *, final: bool) -> None:
+    """Record what keeps the hub from making the server, as it told; ``final``: it has given this start up, and knows why.
+
+    Of a server that was made, the place knows more.
+    """
+    operation = operations.current(tx, row)
+    if operation is None or operation.step != StartStep.LAUNCH or row.handle:
+        return
+    if not final:
+        waiting(tx, row, StartStep.LAUNCH, cause.message, cause.next_step)
+        return
+    failed(tx, row, code=cause.reason, message=cause.message, next_step=cause.next_step)
+    operation.delivered_at = tx.now
 
 
 def overdue(tx: UnitOfWork, row: Workspace, seconds: float) -> str:

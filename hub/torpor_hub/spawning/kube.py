@@ -185,10 +185,11 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             self.log.info("%s: no pod yet: %s", self.workspace_id, reason or hindrance.cause.message)
             self.tell(GRANTED_PROGRESS, hindrance.cause.message)
             if standing.for_s(hindrance.cause.reason) >= hindrance.passes_s:
+                await self._give_up(hindrance.cause)
                 raise hindrance.refusal() from reason
-            await self._change(RETRY_S)
             # Asking again keeps what was reserved for this start.
-            grant = await self._ask_for_grant()
+            grant = await self._ask_for_grant(hindrance.cause)
+            await self._change(RETRY_S)
 
     async def _create(self, grant: Grant) -> Json:
         self.grant_id = grant.run.grant_id

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from torpor_hub import errors, failpoints
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.spawning import tokens
 from torpor_hub.spawning.platform import Grant, Platform, WorkspaceState
 from torpor_hub.spawning.refusals import refused, refused_by
@@ -187,11 +188,12 @@ class TorporSpawner:
         super().load_state(state)  # type: ignore[misc] # of JupyterHub's Spawner
         self.workspace_id = state.get("workspace_id", "")
 
-    async def _ask_for_grant(self) -> Grant:
+    async def _ask_for_grant(self, hindrance: Cause | None = None) -> Grant:
+        """Return the grant of this start; ``hindrance`` is what keeps it from being used, for all who look at the workspace."""
         heard_at = time.monotonic()
         while True:
             try:
-                answer = await self.platform.start_workspace(self.user.name, self.name, self._options)
+                answer = await self.platform.start_workspace(self.user.name, self.name, self._options, hindrance)
             except errors.Unavailable as error:
                 if time.monotonic() - heard_at > AWAY_S:
                     raise refused_by(error) from error
@@ -204,6 +206,13 @@ class TorporSpawner:
                 heard_at = time.monotonic()
                 self.tell(answer.progress * GRANTED_PROGRESS // 100, answer.message)
             await asyncio.sleep(REPEAT_S)
+
+    async def _give_up(self, cause: Cause) -> None:
+        """Tell the platform that this start has ended without a server, and why; what was reserved for it is free then."""
+        try:
+            await self.platform.give_up_start(self.user.name, self.name, cause)
+        except errors.UserError as error:
+            self.log.warning("%s: its end was not recorded: %s", self.workspace_id, error)
 
     async def _put_to_sleep(self) -> None:
         await self.platform.wish_asleep(self.workspace_id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx
 
 from torpor_hub import errors
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.workspaces import WorkspaceRun
 from torpor_hub.settings import Settings
 
@@ -104,11 +105,20 @@ class Platform:
         answer = await self._call("POST", "/sign-ins", {"name": name, "password": password})
         return _understood(lambda: SignedIn(str(answer["name"]), answer["admin"] is True))
 
-    async def start_workspace(self, user: str, server: str, options: Mapping[str, str]) -> Waiting | Grant:
-        """Ask for the start of a workspace, or again for one that was asked for."""
-        body = {"user": user, "server": server, "options": dict(options)}
+    async def start_workspace(
+        self, user: str, server: str, options: Mapping[str, str], hindrance: Cause | None = None
+    ) -> Waiting | Grant:
+        """Ask for the start of a workspace, or again for one that was asked for; ``hindrance`` is what it waits for."""
+        body: dict[str, Any] = {"user": user, "server": server, "options": dict(options)}
+        if hindrance is not None:
+            body["hindrance"] = asdict(hindrance)
         answer = await self._call("POST", "/workspace-starts", body)
         return _understood(lambda: _start(answer))
+
+    async def give_up_start(self, user: str, server: str, cause: Cause) -> None:
+        """Record that the start of a workspace has ended without a server, and why."""
+        body = {"user": user, "server": server, "hindrance": asdict(cause) | {"final": True}}
+        await self._call("POST", "/workspace-starts", body)
 
     async def wish_asleep(self, workspace_id: str) -> None:
         """Record that the workspace is to be put to sleep."""

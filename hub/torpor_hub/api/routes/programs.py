@@ -12,11 +12,13 @@ from pydantic import BaseModel, Field
 
 from torpor_hub.api.context import Context, Ctx, Parts
 from torpor_hub.api.waiting import Doorbell, disconnected
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.policy import Action, Actor, Object
 from torpor_hub.errors import Forbidden
 from torpor_hub.services import captures, people, starts, workspaces
 from torpor_hub.services.access import check
 from torpor_hub.services.resources import iso
+from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
 from torpor_hub.stores.tables import Membership, Tenant, Workspace
 
@@ -38,12 +40,22 @@ class SignIn(BaseModel):
     password: str = Field(max_length=1000)
 
 
+class Hindrance(BaseModel):
+    """What keeps the hub from making a server that was granted; ``final``: it has given the start up."""
+
+    reason: str
+    message: str
+    next_step: str = ""
+    final: bool = False
+
+
 class Start(BaseModel):
     """The body of a start, as the hub's spawner repeats it."""
 
     user: str
     server: str
     options: dict[str, Any] = {}
+    hindrance: Hindrance | None = None
 
 
 class AgentWaits(BaseModel):
@@ -117,7 +129,7 @@ def workspace_start(ctx: Ctx, body: Start) -> Response:
         with ctx.write() as (tx, actor):
             check(actor, Action.CREATE, Object("start"))
             row = _workspace_for(tx, body)
-            answer = starts.answer(tx, ctx.parts.settings, row)
+            answer = _answer(tx, ctx.parts.settings, row, body.hindrance)
     except starts.Refused as refusal:
         with ctx.write() as (tx, actor):
             starts.delivered(tx, refusal.operation_id)
@@ -180,6 +192,17 @@ def capture_failure(ctx: Ctx, operation: str, body: CaptureFailure) -> dict[str,
         check(actor, Action.REPORT, Object("capture"))
         captures.fail(tx, operation, body.fence, code=body.code, message=body.message)
         return {}
+
+
+def _answer(
+    tx: UnitOfWork, settings: Settings, row: Workspace, hindrance: Hindrance | None
+) -> starts.Waiting | starts.Granted:
+    if hindrance is not None:
+        cause = Cause(hindrance.reason, hindrance.message, hindrance.next_step)
+        starts.hindered(tx, row, cause, final=hindrance.final)
+        if hindrance.final:
+            return starts.Waiting("", 0, cause.message)
+    return starts.answer(tx, settings, row)
 
 
 async def _claim(ctx: Context, agent: str, node: str) -> captures.Claim | None:
