@@ -26,6 +26,7 @@ from torpor_hub.oci.registry_auth import Address
 from torpor_hub.podspecs import names
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.podspecs.tenant import TenantPlan, home_object, namespace_object, tenant_objects
+from torpor_hub.podspecs.volumes import data_objects
 from torpor_hub.runners.base import Runner
 from torpor_hub.runners.kubernetes import KubernetesRunner
 from torpor_hub.settings import Settings
@@ -63,7 +64,7 @@ class JobSite(JobPlatform):
             host=host,
             make_runner=self._runner,
             seed={"profiles": [{**profiles[0], "default": True}, *profiles[1:]]},
-            paths={"workspace": "/opt/workspace", "home": "/home/user", "data": "/data"},
+            paths={"workspace": "/opt/workspace", "home": "/home/user", "data": "/data", **settings.pop("paths", {})},
             registry={"host": os.environ["TORPOR_KUBE_REGISTRY"], "insecure": True},
             cluster={
                 "namespace": f"{self.prefix}platform",
@@ -142,9 +143,28 @@ class JobSite(JobPlatform):
     def _shape(self, settings: Settings) -> ClusterShape:
         return replace(shape_of(settings), storage_class="")
 
+    def settings_file(self) -> Path:
+        """Return a file with what an importer needs to know of the platform."""
+        state, file = self.settings.state_dir, self.settings.state_dir / "settings.toml"
+        ports = {name: getattr(self.settings, name).port for name in ("server", "hub", "proxy", "proxy_api")}
+        lines = [f'state_dir = "{state}"', f'server.host = "{self.settings.server.host}"']
+        lines += [
+            *(f"{name}.port = {port}" for name, port in ports.items()),
+            f'paths.data = "{self.settings.data_dir}"',
+        ]
+        file.write_text("\n".join(lines))
+        return file
+
+    async def make_data(self, cluster: Cluster, source: Json) -> None:
+        """Make the tenant's claim of the platform's own data."""
+        for thing in data_objects(self._plan(), self.tenant_id, source, self._shape(self.settings)):
+            await cluster.create(thing)
+
+    def _plan(self) -> TenantPlan:
+        return TenantPlan(self.tenant_id, "research", SHARE, (self.user_id,))
+
     async def _make_tenant(self, cluster: Cluster) -> None:
-        shape = self._shape(self.settings)
-        plan = TenantPlan(self.tenant_id, "research", SHARE, (self.user_id,))
+        shape, plan = self._shape(self.settings), self._plan()
         await cluster.create(namespace_object(plan, shape))
         for thing in tenant_objects(plan, shape):
             if thing["kind"] != "RoleBinding":

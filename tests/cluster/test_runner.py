@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import duckdb
 import pytest
 
 from tests.cluster.job_site import GIB, MIB, SMALL, JobSite, reachable
+from tests.datasets.served_platform import importer
 from torpor_hub.cluster import kinds
-from torpor_hub.cluster.client import Cluster
 from torpor_hub.programs import demo
 from torpor_hub.stores.base import Store
 
@@ -165,45 +166,46 @@ def running_elsewhere(site: JobSite) -> Callable[[], str]:
     return lambda: site.ended(site.command("sh", "-c", "touch ~/gate", amount=SMALL))["phase"]
 
 
-def test_a_spark_job_finds_in_a_claim_what_duckdb_finds(make_site: Callable[..., JobSite]) -> None:
-    site = make_site({"spark": IMAGES["spark"]}, cluster={"data_source": {"hostPath": {"path": "/"}}})
-    folder = site.do(lambda cluster: make_data(cluster, site))
-    text = """
-def main(path, spark=None):
-    frame = spark.read.parquet(path).groupBy("origin").agg({"distance": "sum", "arr_delay": "sum", "*": "count"})
-    rows = {row["origin"]: [row["count(1)"], row["sum(distance)"], row["sum(arr_delay)"]] for row in frame.collect()}
-    return spark.sparkContext.master, rows
+FLIGHTS = """
+def main(spark=None):
+    import torpor
+
+    flights = torpor.dataset("research/flights")
+    frame = spark.read.parquet(flights.path)
+    sums = frame.groupBy("origin").agg({"distance": "sum", "arr_delay": "sum", "*": "count"}).collect()
+    rows = {row["origin"]: [row["count(1)"], row["sum(distance)"], row["sum(arr_delay)"]] for row in sums}
+    return spark.sparkContext.master, rows, flights.to_pandas(columns=["origin"], limit=5)["origin"].tolist()
 """
-    amount = {"cpu_milli": 1300, "memory_bytes": 3 * GIB}
-    job = site.function_in_image(text, "/data/flights", kind="spark", amount=amount)
-    status = site.ended(job)
+
+
+def test_a_spark_job_finds_by_a_datasets_name_what_duckdb_finds_in_its_files(
+    make_site: Callable[..., JobSite], shared_folder: Path
+) -> None:
+    source = {"hostPath": {"path": str(shared_folder)}}
+    site = make_site({"spark": IMAGES["spark"]}, paths={"data": str(shared_folder)}, cluster={"data_source": source})
+    site.do(lambda cluster: site.make_data(cluster, source))
+    with importer(site.settings_file()):
+        demo.register(site.settings)
+        amount = {"cpu_milli": 1100, "memory_bytes": 3 * GIB}
+        job = site.function_in_image(FLIGHTS, kind="spark", amount=amount)
+        status = site.ended(job)
     assert status["phase"] == "SUCCEEDED", (status, site.log(job))
-    master, rows = pickle.loads(site.get(f"/jobs/{job}/result").content)["value"]
+    master, rows, head = pickle.loads(site.get(f"/jobs/{job}/result").content)["value"]
     assert master == "local[2]"
-    wanted = duckdb.sql(
-        "SELECT origin, count(*), sum(distance), sum(arr_delay) "
-        f"FROM read_parquet('{folder}/flights/*/*.parquet', hive_partitioning = true) GROUP BY origin"
-    ).fetchall()
-    assert rows == {origin: [count, distance, delay] for origin, count, distance, delay in wanted}
-    read_only = site.command("touch", "/data/flights/mine", amount=SMALL)
+    files = f"read_parquet('{shared_folder}/flights/*/*.parquet', hive_partitioning = true)"
+    sums = f"SELECT origin, count(*), sum(distance), sum(arr_delay) FROM {files} GROUP BY origin"
+    assert rows == {origin: [count, distance, delay] for origin, count, distance, delay in duckdb.sql(sums).fetchall()}
+    assert len(head) == 5
+    assert set(head) <= rows.keys()
+    read_only = site.command("touch", f"{shared_folder}/flights/mine", amount=SMALL)
     assert site.ended(read_only)["exit_code"] == 1
     assert "Read-only file system" in site.log(read_only)
 
 
-async def make_data(cluster: Cluster, site: JobSite) -> Path:
-    """Make the tenant's claim of data with the flights in it; return the folder where this machine has it."""
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": f"data-{site.tenant_id}", "namespace": site.namespace},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    made = await cluster.create(claim)
-    while not made["spec"].get("volumeName"):
-        made = await cluster.get(kinds.CLAIM, claim["metadata"]["name"], site.namespace)  # type: ignore[index]
-    volume = await cluster.get(kinds.VOLUME, made["spec"]["volumeName"])
-    folder = Path(volume["spec"]["hostPath"]["path"])
-    demo.write(folder / "flights")
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that the nodes have where this machine has it."""
+    folder = Path("/var/tmp") / f"torpor-test-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)

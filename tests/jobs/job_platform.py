@@ -32,7 +32,7 @@ from torpor_hub.stores.blobs import Blobs
 from torpor_hub.stores.changes import ChangeFeed
 
 GIB = 1024**3
-PROOF = "a proof for tests"
+PROOF, PROGRAMS = "a proof for tests", ("importer", "demo")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -95,6 +95,10 @@ class JobPlatform:
     ) -> None:
         self._clients: dict[str, httpx.Client] = {}
         self.settings = settings_in(state, server={"host": host, "port": free_port(host)}, **settings)
+        secrets = self.settings.state_dir / "secrets"
+        secrets.mkdir(parents=True)
+        for program in PROGRAMS:
+            (secrets / f"{program}-proof").write_text(PROOF)
         self.store = store
         self._make_runner = make_runner
         seeded(store, self.settings, Amount(8000, 16 * GIB))
@@ -103,7 +107,7 @@ class JobPlatform:
         self.feed = ChangeFeed(store)
         self.feed.start()
         people = People("", self.signer, MultiFernet([Fernet(Fernet.generate_key())]), cache_s=0, origin="")
-        proofs = SecretProofs({"importer": PROOF})
+        proofs = SecretProofs(dict.fromkeys(PROGRAMS, PROOF))
         parts = Parts(self.settings, store, self.blobs, self.signer, people, self.feed, proofs)
         self.api = Api(parts)
         self.api.start()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.datasets.served_platform import importer, until
-from tests.jobs.job_platform import PROOF, JobPlatform
+from tests.jobs.job_platform import JobPlatform
 
 SAYS_ITS_TOKEN = 'import os; print(os.environ["TORPOR_TOKEN"], "TORPOR_JOB_TOKEN" in os.environ, flush=True)'
 
@@ -26,9 +26,7 @@ SAYS_ITS_TOKEN = 'import os; print(os.environ["TORPOR_TOKEN"], "TORPOR_JOB_TOKEN
 def served(platform: JobPlatform) -> Iterator[JobPlatform]:
     """The platform for jobs with an importer and the dataset ``research/numbers`` of ten rows."""
     state = platform.settings.state_dir
-    for folder in (state / "secrets", platform.settings.data_dir / "numbers"):
-        folder.mkdir(parents=True)
-    (state / "secrets" / "importer-proof").write_text(PROOF)
+    (platform.settings.data_dir / "numbers").mkdir(parents=True)
     file = state / "settings.toml"
     ports = {name: getattr(platform.settings, name).port for name in ("server", "hub", "proxy", "proxy_api")}
     file.write_text("\n".join([f'state_dir = "{state}"', *(f"{name}.port = {port}" for name, port in ports.items())]))
