@@ -63,7 +63,10 @@ class NodeGround:
         container = _container(claim)
         group = self._cgroups.find(container)
         if group is None:
-            raise PlaceError(f"The container {container[:12]} is gone.")
+            raise PlaceError(
+                f"The container {container[:12]} is gone, or the agent does not see the node's cgroups; they have to be mounted"
+                " into it, writable."
+            )
         self._leases.write(container, claim.operation, claim.fence, claim.thaw_after_s)
         try:
             self._cgroups.freeze(group)

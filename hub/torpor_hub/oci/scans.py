@@ -70,9 +70,11 @@ def scan(
         seen.entries[path] = _signature(status, hiding)
         seen.newest_ns = max(seen.newest_ns, status.st_ctime_ns)
         if stat.S_ISREG(status.st_mode):
-            if status.st_nlink > 1 and (status.st_dev, status.st_ino) in linked:
-                continue
-            linked.add((status.st_dev, status.st_ino))
+            if status.st_nlink > 1:
+                identity = (status.st_dev, status.st_ino)
+                if identity in linked:
+                    continue
+                linked.add(identity)
             seen.content_bytes += status.st_size
     return seen
 

@@ -80,8 +80,10 @@ def walk(
             path = level.path + b"/" + encoded if level.path else encoded
             if excluded(encoded, path) or (wanted and not wanted(path)):
                 continue
-            with _Reading(path):
+            try:  # not by _Reading: this is passed for every file
                 status = os.stat(name, dir_fd=current, follow_symlinks=False)
+            except OSError as error:
+                raise _failure(path, error) from error
             if stat.S_ISDIR(status.st_mode):
                 current = _descend(current, name, path)
                 levels.append(_Level(path, status, _names(current, path)))
@@ -242,6 +244,8 @@ def _names_live(directory: int, path: bytes) -> Iterator[str]:
 def _matcher(excludes: Sequence[str]) -> Callable[[bytes, bytes], bool]:
     names = _any_of([pattern for pattern in excludes if "/" not in pattern])
     paths = _any_of([pattern for pattern in excludes if "/" in pattern])
+    if names is None and paths is None:
+        return lambda _name, _path: False
     return lambda name, path: bool((names and names.match(name)) or (paths and paths.match(path)))
 
 
@@ -260,10 +264,12 @@ class _Reading:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if error.errno in VANISHED:
-            raise changed(self._path) from error
-        raise CaptureFailed(
-            f"{shown(self._path)} cannot be read ({error.strerror}); make it readable, remove it or exclude it"
-        ) from error
+        if isinstance(error, OSError):
+            raise _failure(self._path, error) from error
+
+
+def _failure(path: bytes, error: OSError) -> CaptureFailed:
+    """Return the error for what the system refuses at ``path``."""
+    if error.errno in VANISHED:
+        return changed(path)
+    return CaptureFailed(f"{shown(path)} cannot be read ({error.strerror}); make it readable, remove it or exclude it")
