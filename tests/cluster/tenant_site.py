@@ -77,8 +77,8 @@ class TenantSite:
             "namespace_prefix": self.prefix,
             "fullname": self.prefix + "t",
         }
-        host = {"host": "registry.example:5000"}
-        self.settings = settings_in(folder, cluster=cluster | values.pop("cluster", {}), registry=host, **values)
+        values = {"registry": {"host": "registry.example:5000"}} | values
+        self.settings = settings_in(folder, **values | {"cluster": cluster | values.get("cluster", {})})
         seeded(store, self.settings)
         secret = self.settings.state_dir / "secrets" / "registry-pull"
         secret.parent.mkdir(parents=True)
@@ -95,24 +95,36 @@ class TenantSite:
             kubectl("-n", self.shape.platform_namespace, "create", "serviceaccount", account)
         kubectl("apply", "-f", "-", content={"apiVersion": "v1", "kind": "List", "items": self.roles})
 
-    def start(self) -> None:
-        """Run the loop as the server does, in a thread of its own."""
-        account = self.shape.server_account
+    def sign_in(self, account: str) -> Access:
+        """Return the way to the cluster as one of the platform's accounts."""
         token = kubectl("-n", self.shape.platform_namespace, "create", "token", account).strip()
+        return with_token(self.reach, token)
+
+    async def work(self, lead: Leadership, feed: ChangeFeed) -> None:
+        """Run the loops until they are cancelled."""
+        controller = TenantController(self.store, self.settings, self.cluster, self.shape, lead)
+        try:
+            await loop("tenants", controller.turn, Waker(feed, ("tenant",)), lead)
+        finally:
+            await controller.aclose()
+
+    def start(self) -> None:
+        """Run the loops as the server does, in a thread of their own."""
+        access = self.sign_in(self.shape.server_account)
         running, ready = asyncio.new_event_loop(), threading.Event()
         tasks: list[asyncio.Task[None]] = []
 
         async def run() -> None:
-            self.cluster = CountingCluster(with_token(self.reach, token))
+            self.cluster = CountingCluster(access)
             lead = Leadership(self.store, lifetime_s=600)
             lead.epoch = await asyncio.to_thread(take_lease, self.store, "controller", lead.holder, 600)
             feed = ChangeFeed(self.store)
-            controller = TenantController(self.store, self.settings, self.cluster, self.shape, lead)
-            tasks.append(asyncio.create_task(loop("tenants", controller.turn, Waker(feed, ("tenant",)), lead)))
+            await asyncio.to_thread(feed.start)
+            tasks.append(asyncio.create_task(self.work(lead, feed)))
             ready.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await tasks[0]
-            await controller.aclose()
+            await asyncio.to_thread(feed.stop)
             await self.cluster.aclose()
             await asyncio.to_thread(lead.drop)
 

@@ -65,11 +65,19 @@ class PodPlatform:
     """Records, place, controller and hub. Everything asynchronous runs in the caller's loop."""
 
     def __init__(
-        self, store: Store, settings: Settings, cluster: Cluster, images: ImageStore, *, hub: Cluster | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        cluster: Cluster,
+        images: ImageStore,
+        *,
+        hub: Cluster | None = None,
+        lead: Leadership | None = None,
     ) -> None:
         self.store, self.settings = store, settings
-        self.lead = Leadership(store, lifetime_s=600)
-        self.lead.epoch = take_lease(store, "controller", self.lead.holder, 600)
+        self.lead = lead or Leadership(store, lifetime_s=600)
+        if lead is None:
+            self.lead.epoch = take_lease(store, "controller", self.lead.holder, 600)
         self.place = KubernetesPlace(cluster, shape_of(settings), images, self.tenants)
         self.hub = StandInHub(store, settings, hub or cluster)
         stand_in: Any = self.hub

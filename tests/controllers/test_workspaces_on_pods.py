@@ -148,6 +148,7 @@ def test_a_start_that_can_never_succeed_ends_with_its_cause_and_leaves_nothing(
         digest = world.give_checkpoint(key)
         world.wish(key, desired="running")
         await world.until(lambda: world.pod(key) is not None, "its pod is made")
+        await world.until(lambda: bool(world.row(key).handle), "it is recorded")
         broken = reason == "BROKEN_ENVIRONMENT"
         world.cluster.log_of[key] = "ModuleNotFoundError: No module named 'x'" if broken else "first\nlast words"
         at_removal: list[str] = []

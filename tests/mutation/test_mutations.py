@@ -27,6 +27,9 @@ AGENT = "tests/agent/test_agent.py::"
 WORKSPACES = "tests/services/test_workspaces.py::"
 POINTER = "tests/services/test_captures_pointer.py::"
 KUBE = "tests/spawning/test_kube_rules.py::"
+PODS = "tests/places/test_pods_and_faults.py::"
+ON_PODS = "tests/controllers/test_workspaces_on_pods.py::"
+TENANTS = "tests/controllers/test_tenants_and_faults.py::"
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,55 @@ MUTATIONS = (
         "return pods.shows(pod, token_of(pods.label(pod, names.GRANT)))",
         "return True",
         KUBE + "test_a_pod_of_another_key_ends_the_start_at_once",
+    ),
+    Mutation(
+        "a pod is removed by its UID",
+        HUB + "places/kubernetes.py",
+        "namespace, uid=handle, grace_s=grace)",
+        "namespace, grace_s=grace)",
+        PODS + "test_a_start_that_took_the_name_meanwhile_is_left_alone",
+    ),
+    Mutation(
+        "what was removed does not run, whatever a watch still shows",
+        HUB + "places/kubernetes.py",
+        "self._removed.add(handle)",
+        "self._removed.clear()",
+        PODS + "test_what_was_removed_is_not_said_to_run_by_a_watch_that_is_late",
+    ),
+    Mutation(
+        "a namespace that cannot be listed is unknown",
+        HUB + "places/pod_view.py",
+        'if not sight.pods.knows(pod["metadata"]["namespace"]):',
+        "if not pod:",
+        PODS + "test_a_namespace_that_cannot_be_listed_any_more_hides_none_of_its_workspaces_and_no_others",
+    ),
+    Mutation(
+        "a node that does not answer makes a workspace unreachable",
+        HUB + "places/pod_facts.py",
+        "answering=alive and around.node_answers and _is_ready(pod)",
+        "answering=alive and _is_ready(pod)",
+        ON_PODS + "test_while_its_node_is_off_a_workspace_is_unreachable_and_then_runs_again",
+    ),
+    Mutation(
+        "an end is believed when a live list agrees",
+        HUB + "controllers/workspaces.py",
+        "        fact = await self._find(seen)\n        if fact is not None and fact.alive:\n            return\n        log",
+        "        fact = seen.view.fact\n        log",
+        ON_PODS + "test_a_late_or_lying_watch_ends_nothing",
+    ),
+    Mutation(
+        "a failed start keeps what was saved",
+        HUB + "controllers/workspaces.py",
+        "    row.unsaved = row.unsaved and kept\n",
+        "",
+        ON_PODS + "test_a_start_that_can_never_succeed_ends_with_its_cause_and_leaves_nothing",
+    ),
+    Mutation(
+        "a namespace of somebody else is not taken over",
+        HUB + "controllers/tenants.py",
+        "        _require_ours(found, plan)\n",
+        "",
+        TENANTS + "test_a_namespace_of_somebody_else_is_not_touched",
     ),
 )
 

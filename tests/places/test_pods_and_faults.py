@@ -314,8 +314,6 @@ def test_a_place_says_why_where_it_knows_more_than_an_exit_code(
         assert fact is not None
         assert (fact.verdict.reason if fact.verdict else None, fact.exit_code) == (reason, code)
         assert fact.alive is (code is None)
-        if reason == "NO_ROOM" and fact.verdict:
-            assert "4 cores" in fact.verdict.message
 
     run(work)
 
@@ -325,3 +323,19 @@ def test_nodes_lend_what_they_have_less_what_others_ask_for() -> None:
     assert pod_facts.lent(nodes, {}, Amount()) == Amount(5500, 16 * GIB, 2)
     assert pod_facts.lent(nodes, {}, Amount(2000, GIB)) == Amount(2000, 14 * GIB, 2)
     assert pod_facts.lent(nodes, {"kubernetes.io/hostname": "d"}, Amount()) == Amount(1500, 8 * GIB, 1)
+
+
+@pytest.mark.parametrize(("cpu", "said"), [("500m", "has free is 0.5 cores"), ("4", "No node has 1 core free.")])
+def test_what_is_free_is_said_only_where_it_explains_why_there_is_no_room(cpu: str, said: str) -> None:
+    async def work(world: World) -> None:
+        for name in ("node-0", "node-1"):
+            world.cluster.put(node(name, cpu=cpu))
+        world.pod(**UNSCHEDULABLE)
+        pod = world.cluster.objects[kinds.POD, "torpor-research", "ws-1"]
+        world.cluster.put({**pod, "spec": {key: value for key, value in pod["spec"].items() if key != "nodeName"}})
+        fact = await world.fact()
+        assert fact is not None
+        assert fact.verdict is not None
+        assert fact.verdict.message.rstrip(".").endswith(said.rstrip("."))
+
+    run(work)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torpor_hub.cluster import kinds
 from torpor_hub.cluster.client import Cluster, Event, Listing
 from torpor_hub.cluster.kinds import Json, Kind
-from torpor_hub.errors import ClusterUnavailable, Denied, ObjectConflict, ObjectExists, ObjectMissing
+from torpor_hub.errors import ClusterUnavailable, Denied, ObjectConflict, ObjectExists, ObjectMissing, VersionExpired
 
 Place = tuple[Kind, str, str]
 
@@ -35,6 +35,7 @@ class FakeCluster:
         self.denied: set[str] = set()
         self.meddle: Callable[[], None] = lambda: None
         self._versions = itertools.count(1)
+        self._changed_at = 0
         self._watches: list[tuple[Kind, str, asyncio.Queue[Event | None]]] = []
 
     @property
@@ -127,6 +128,8 @@ class FakeCluster:
         within_s: float = 30.0,
     ) -> AsyncIterator[Event]:
         self._ask("WATCH", kind, namespace)
+        if int(version) < self._changed_at:
+            raise VersionExpired("list again")
         news: asyncio.Queue[Event | None] = asyncio.Queue()
         self._watches.append((kind, namespace, news))
         yield Event("BOOKMARK", {"metadata": {"resourceVersion": version}})
@@ -151,6 +154,7 @@ class FakeCluster:
             raise ObjectMissing(f"there is no {name}") from error
 
     def _tell(self, change: Any, thing: Json) -> None:
+        self._changed_at = next(self._versions)
         if self.silent:
             return
         for kind, namespace, news in self._watches:

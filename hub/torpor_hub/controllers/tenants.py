@@ -200,13 +200,10 @@ class TenantController:
         volume, claim = data_objects(look.plan, look.plan.id, source, self._shape)
         for thing in (volume, claim):
             look.note(await self._upkeep.keep_there(thing), thing, first=True)
-        name = volume["metadata"]["name"]
-        found = self._upkeep.found(kinds.VOLUME, name)
+        found = self._upkeep.found(kinds.VOLUME, volume["metadata"]["name"])
         if found is not None and found.get("status", {}).get("phase") == "Released":
             # Its claim was removed and made again: the volume waits for the old one, which never comes back.
-            await self._cluster.patch(
-                kinds.VOLUME, name, {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}}
-            )
+            await self._upkeep.change(found, {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}})
             look.note(Outcome.REPAIRED, volume)
 
     async def _record(self, look: Pass) -> None:

@@ -125,6 +125,12 @@ class Upkeep:
             return Outcome.REPAIRED
         return Outcome.MADE
 
+    async def change(self, found: Json, patch: Mapping[str, Any]) -> None:
+        """Change an object that was found, and return once that is seen."""
+        kind, (namespace, name) = kinds.of(found), kinds.place(found)
+        made = await self._cluster.patch(kind, name, patch, namespace)
+        await self._seen(kind, namespace, name, before=found, after=made)
+
     async def prune(self, kind: Kind, namespace: str, wanted: Iterable[str]) -> list[str]:
         """Remove what carries the platform's labels and is not wanted; return its names."""
         keep = set(wanted)

@@ -17,6 +17,7 @@ ENDED = ("Succeeded", "Failed")
 # Ends of which the exit code and the log tell more than the pod.
 PLAIN = ("Error", "Completed")
 SCHEME = "containerd://"
+DELETED = Cause("POD_DELETED", "Its pod was deleted from outside of the platform.", "Start it again.")
 
 
 def fact_of(pod: Json, around: Surroundings) -> Fact | None:
@@ -107,6 +108,8 @@ def uid(thing: Json) -> str:
 def _verdict(pod: Json, around: Surroundings, *, alive: bool) -> Cause | None:
     if alive and _is_ready(pod) and around.node_answers:
         return None
+    if not alive and is_ending(pod):
+        return DELETED
     plain = _state(pod).get("terminated", {}).get("reason") in PLAIN
     if plain and not pod.get("status", {}).get("reason"):
         return None

@@ -12,6 +12,7 @@ from torpor_hub.cluster import kinds
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json
 from torpor_hub.cluster.watch import Snapshot, Watch
+from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Fact
 from torpor_hub.errors import ClusterError
 from torpor_hub.places import pod_facts
@@ -82,9 +83,10 @@ class PodView:
         now_s, nodes = time.time(), sight.nodes
         answers = not nodes.knows("") or pod_facts.node_answers(pod, nodes.objects)
         events = await self._events_of(pod, now_s)
-        free = None
-        if nodes.knows("") and pod_facts.has_no_node(pod):
-            free = room.freest(room.free(nodes.objects.values(), sight.pods.objects.values()))
+        free = _free(sight) if nodes.knows("") and pod_facts.has_no_node(pod) else None
+        if free is not None and room.requested(pod).fits(free):
+            # Pods that nobody here may see have the rest: what is free is not known.
+            free = None
         return Surroundings(now_s, events, free=free, node_answers=answers)
 
     async def _events_of(self, pod: Json, now_s: float) -> tuple[Json, ...]:
@@ -102,3 +104,7 @@ class PodView:
         fresh = {key: held for key, held in self._events.items() if now_s - held[0] < 2 * ASK_EVENTS_EVERY_S}
         self._events = fresh | {uid: (now_s, events)}
         return events
+
+
+def _free(sight: Sight) -> Amount:
+    return room.freest(room.free(sight.nodes.objects.values(), sight.pods.objects.values()))
