@@ -50,6 +50,12 @@ def fact_of(seen: Seen, *, now_s: float, patience_s: float) -> JobFact:
     return fact if cause is None else _hindered(fact, cause, seen.pod, now_s, patience_s)
 
 
+def unknown(name: str) -> JobFact:
+    """Return what is known of an attempt of which nothing can be seen now."""
+    job_id, _, number = name.rpartition("-a")
+    return JobFact(job_id, int(number), "", alive=None)
+
+
 def hinders(seen: Seen, *, longer_than_s: float, now_s: float) -> bool:
     """Return whether the attempt has not come up for so long that events may say why."""
     late = now_s - _seconds(seen.job["metadata"]["creationTimestamp"]) > longer_than_s

@@ -14,7 +14,7 @@ from torpor_hub import failpoints
 from torpor_hub.cluster import kinds
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json
-from torpor_hub.errors import ClusterError, ObjectConflict, ObjectExists, ObjectMissing, RunnerError
+from torpor_hub.errors import ClusterError, Denied, ObjectConflict, ObjectExists, ObjectMissing, RunnerError
 from torpor_hub.podspecs import names, room
 from torpor_hub.podspecs.job import COMPONENT, job_object, job_secret
 from torpor_hub.podspecs.policy import TenantPolicy, violations
@@ -86,11 +86,8 @@ class KubernetesRunner:
             RunnerError: when one of the tenants' namespaces cannot be listed.
         """
         with _as_runner_error("The cluster's jobs cannot be listed"):
-            found = await asyncio.gather(*(self._seen_in(namespace) for namespace in await self._there()))
-        now_s, seen = time.time(), [each for part in found for each in part]
-        self._namespaces |= {each.job["metadata"]["name"]: each.job["metadata"]["namespace"] for each in seen}
-        facts = (job_facts.fact_of(each, now_s=now_s, patience_s=self._patience_s) for each in seen)
-        return {f"{fact.job_id}-a{fact.attempt}": fact for fact in facts}
+            found = await asyncio.gather(*(self._facts_in(namespace) for namespace in await self._there()))
+        return {f"{fact.job_id}-a{fact.attempt}": fact for part in found for fact in part}
 
     async def end(self, name: str, handle: str, *, grace_s: float) -> None:
         """End the pod of exactly the Job with this UID (empty: of that name) and return once it has ended; gone is success.
@@ -168,6 +165,20 @@ class KubernetesRunner:
                 await self._cluster.delete(kinds.JOB, name, namespace, uid=job_facts.uid(job), propagation="Foreground")
         return False
 
+    async def _facts_in(self, namespace: Json) -> list[JobFact]:
+        """Return what is known of a namespace's attempts: of one that is being removed, maybe no more than that they were there."""
+        place = namespace["metadata"]["name"]
+        try:
+            seen = await self._seen_in(place)
+        except Denied:
+            # The right to look went first. One tenant's end must not hide the jobs of all others.
+            if "deletionTimestamp" not in namespace["metadata"]:
+                raise
+            return [job_facts.unknown(name) for name, there in self._namespaces.items() if there == place]
+        self._namespaces |= {each.job["metadata"]["name"]: place for each in seen}
+        now_s = time.time()
+        return [job_facts.fact_of(each, now_s=now_s, patience_s=self._patience_s) for each in seen]
+
     async def _seen_in(self, namespace: str) -> list[Seen]:
         jobs = (await self._cluster.list(kinds.JOB, namespace, labels=OURS)).items
         if not jobs:
@@ -204,12 +215,12 @@ class KubernetesRunner:
             self._nodes = (time.monotonic(), nodes)
         return nodes
 
-    async def _there(self) -> list[str]:
+    async def _there(self) -> list[Json]:
         """Return the namespaces of tenants that exist."""
         tenants = await asyncio.to_thread(self._tenants)
         wanted = {names.namespace(self._shape.namespace_prefix, tenant) for tenant in tenants}
         listed = (await self._cluster.list(kinds.NAMESPACE, labels=names.MANAGED)).items
-        return sorted(wanted.intersection(namespace["metadata"]["name"] for namespace in listed))
+        return [namespace for namespace in listed if namespace["metadata"]["name"] in wanted]
 
     async def _namespace_of(self, name: str) -> str | None:
         """Return where the attempt's Job is or was; None where there is none in any tenant's namespace."""
