@@ -357,6 +357,7 @@ def test_a_home_that_is_not_made_yet_is_waited_for(play: Play) -> None:
         world.cluster.drop(kinds.CLAIM, claim, NAMESPACE)
         world.wish(key, desired="running")
         await world.until(lambda: "still being made" in world.show(key)["message"], "it says so")
+        assert world.pod(key) is None, "a pod without its home can never start"
         world.cluster.put(home)
         await world.run_on(key)
 

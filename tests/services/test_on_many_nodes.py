@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy import select
 
 from tests.services.test_workspaces import RESULT, World
+from tests.support.installation import settings_in
 from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.lifecycle import Next, StartStep, View, Work, decide
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Desired, Fact, Phase, SleepStep
 from torpor_hub.errors import Conflict
-from torpor_hub.services import captures, ledger, operations, people, sleeps, starts, tenants, wakes
+from torpor_hub.services import captures, images, ledger, operations, people, sleeps, starts, tenants, wakes
 from torpor_hub.settings import ClusterSettings
 from torpor_hub.settings.cluster import HomeSettings
-from torpor_hub.stores.base import Store
-from torpor_hub.stores.tables import Profile
+from torpor_hub.stores.base import Store, UnitOfWork
+from torpor_hub.stores.tables import Checkpoint, Profile
 
 NODE, CONTAINER = "node-7", "c0ffee"
 
@@ -203,3 +204,42 @@ def test_of_a_server_that_was_made_the_hub_decides_nothing(world: World) -> None
     key = run_on_node(world)
     world.do(lambda tx: starts.hindered(tx, operations.workspace_of(tx, key), QUOTA, final=True))
     assert (world.show(key)["status"]["phase"], world.held()) == ("RUNNING", 1000)
+
+
+def test_a_checkpoint_keeps_the_base_that_it_was_made_on_when_the_profile_moves_on(
+    store: Store, tmp_path: Path
+) -> None:
+    world = World(store, tmp_path)
+    world.settings = settings_in(tmp_path, registry={"host": "registry.example"})
+    digests = ["sha256:" + letter * 64 for letter in "ab"]
+    key = _on_image(world, digests[0])
+    base = f"torpor/profiles/small@{digests[0]}"
+    _move_on(world, digests[1])
+    claim = saved(world, key, frozen_s=600)
+    assert claim.base == base, "what a workspace was started from was taken for what its profile has now"
+    world.do(lambda tx: sleeps.removed(tx, world.settings, operations.workspace_of(tx, key)))
+    row = world.do(lambda tx: tx.session.get(Checkpoint, operations.workspace_of(tx, key).checkpoint_id))
+    assert row is not None
+    assert row.base == base
+    world.wish(key, desired="running")
+    checkpoint_id = row.id
+    world.do(lambda tx: starts.prepared(tx, operations.workspace_of(tx, key), from_checkpoint=checkpoint_id, notice=""))
+    grant = world.answer(key)
+    assert isinstance(grant, starts.Granted)
+    fact = Fact(key, grant.id, alive=True, answering=True, handle="uid-2", node=NODE, container=CONTAINER, frozen=None)
+    world.do(lambda tx: starts.running(tx, operations.workspace_of(tx, key), fact))
+    assert world.do(lambda tx: images.base_of(tx, world.settings, operations.workspace_of(tx, key))) == base
+
+
+def _on_image(world: World, digest: str) -> str:
+    """Start a workspace whose profile has this image, and return its id."""
+    _move_on(world, digest)
+    return run_on_node(world)
+
+
+def _move_on(world: World, digest: str) -> None:
+    def write(tx: UnitOfWork) -> None:
+        row = tx.session.scalars(select(Profile).where(Profile.name == "small")).one()
+        row.image, row.digest = "registry.example/team/image:1", digest
+
+    world.do(write)

@@ -12,6 +12,7 @@ from torpor_hub.cluster.shape import shape_of
 from torpor_hub.controllers.base import Waker, loop
 from torpor_hub.controllers.profiles import ProfileController
 from torpor_hub.controllers.tenants import TenantController
+from torpor_hub.domain.units import Amount
 from torpor_hub.oci.layout import Layout
 from torpor_hub.oci.registry import Registry
 from torpor_hub.oci.registry_auth import Address
@@ -37,7 +38,8 @@ def parts(around: Around) -> ControlParts:
         with around.store.read() as tx:
             return tx.session.scalars(select(Tenant.name)).all()
 
-    place = KubernetesPlace(cluster, shape, registry, tenants)
+    overhead = Amount(settings.cluster.node_overhead_cpu_milli, settings.cluster.node_overhead_memory_bytes)
+    place = KubernetesPlace(cluster, shape, registry, tenants, overhead=overhead)
     runner = KubernetesRunner(cluster, shape, tenants, repositories=prefix, patience_s=limits.job_start_s)
     keeper = TenantController(around.store, settings, cluster, shape, around.lead)
     profiles = ProfileController(around.store, settings, registry, around.lead)

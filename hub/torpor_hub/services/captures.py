@@ -17,7 +17,7 @@ from torpor_hub.services.resources import iso
 from torpor_hub.services.starts import versions
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
-from torpor_hub.stores.tables import Checkpoint, Operation, Profile, Tenant, Workspace
+from torpor_hub.stores.tables import Checkpoint, Operation, Tenant, Workspace
 
 KINDS = ("sleep", "checkpoint")
 HEARTBEAT_S = 0.5
@@ -227,7 +227,6 @@ def _newest_digest(tx: UnitOfWork, workspace: Workspace) -> str | None:
 
 def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: Operation) -> Claim:
     root = Path(settings.workspace_dir(workspace.id))
-    profile = tx.session.get_one(Profile, workspace.profile_id)
     python, platform_version = versions()
     return Claim(
         operation=operation.id,
@@ -251,7 +250,7 @@ def _claim(tx: UnitOfWork, settings: Settings, workspace: Workspace, operation: 
         heartbeat_s=HEARTBEAT_S,
         node=workspace.node,
         container=workspace.container,
-        base=images.base_of(settings, profile),
+        base=images.base_of(tx, settings, workspace),
         registry=_registry(settings),
     )
 
@@ -293,14 +292,13 @@ def _checkpoint(
         if found is not None:
             return found
     python, platform_version = versions()
-    profile = tx.session.get_one(Profile, workspace.profile_id)
     row = Checkpoint(
         id=ids.new("ckp"),
         workspace_id=workspace.id,
         tenant_id=workspace.tenant_id,
         repository=_repository(tx, settings, workspace),
         digest=result.digest,
-        base=images.base_of(settings, profile),
+        base=images.base_of(tx, settings, workspace),
         parent_digest=operation.parent_digest,
         layers=result.layers,
         entries=result.entries,

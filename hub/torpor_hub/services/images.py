@@ -5,10 +5,11 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from torpor_hub.domain.workspaces import Checkpoint as Saved
+from torpor_hub.domain.workspaces import WorkspaceRun
 from torpor_hub.errors import Conflict, PlaceUnready
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import UnitOfWork
-from torpor_hub.stores.tables import Profile, Workspace
+from torpor_hub.stores.tables import Checkpoint, Grant, Profile, Workspace
 
 
 def of_profile(settings: Settings, row: Profile) -> str:
@@ -22,9 +23,21 @@ def of_environment(settings: Settings, profile: Profile, saved: Saved | None) ->
     return image or of_profile(settings, profile)
 
 
-def base_of(settings: Settings, row: Profile) -> str:
-    """Return ``repository@digest`` of what environments of the profile begin with; ``empty`` where they begin with nothing."""
-    return f"{repository_of(settings, row)}@{row.digest}" if row.digest else "empty"
+def base_of(tx: UnitOfWork, settings: Settings, workspace: Workspace) -> str:
+    """Return ``repository@digest`` of what the workspace's environment began with; ``empty`` where that was nothing.
+
+    A profile's image may have moved on since: what was restored keeps the base of its checkpoint, and what was started the
+    image that its grant names.
+    """
+    grant = tx.session.get(Grant, workspace.grant_id) if workspace.grant_id else None
+    if grant is None:
+        row = tx.session.get_one(Profile, workspace.profile_id)
+        return f"{repository_of(settings, row)}@{row.digest}" if row.digest else "empty"
+    run = WorkspaceRun.from_json(grant.run)
+    restored = tx.session.get(Checkpoint, run.checkpoint.id) if run.checkpoint is not None else None
+    if restored is not None and restored.base:
+        return restored.base
+    return run.image.removeprefix(f"{settings.registry.host}/") if "@" in run.image else "empty"
 
 
 def require(tx: UnitOfWork, settings: Settings, workspace: Workspace) -> None:

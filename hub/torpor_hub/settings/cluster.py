@@ -63,6 +63,12 @@ class ClusterSettings(Closed):
     tolerations: tuple[dict[str, Any], ...] = Field(
         (), description="Taints that workspaces and jobs tolerate, as a pod has them."
     )
+    node_overhead_cpu_milli: int = Field(
+        200, ge=0, description="CPU of each node that other pods ask for, in thousandths of a core; it is not lent."
+    )
+    node_overhead_memory_bytes: int = Field(
+        GIB // 4, ge=0, description="Memory of each node that other pods ask for, in bytes; it is not lent."
+    )
     shared_memory_bytes: int = Field(GIB, gt=0, description="Size of `/dev/shm` in a workspace, within its memory.")
     relax_x509: bool = Field(
         False, description="Accept a cluster certificate authority without key usage, which Python 3.13 refuses."
