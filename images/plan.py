@@ -94,19 +94,19 @@ def order(names: Iterable[str]) -> list[str]:
 
 def steps_of(image: Image, sources: Sources) -> list[Step]:
     """Return the steps from the root file system to ``image``; images that share one name it alike."""
-    system = "terminal" if image.debian else "system"
-    first = Step(
-        system,
-        sources.images / "system.Dockerfile",
-        ROOT_STEP,
-        {"install-system": sources.images / "install-system"},
-        {"PACKAGES": " ".join(image.debian)},
-    )
-    chain, below = [first], system
+    chain = [_system("system", ROOT_STEP, (), sources)]
+    if image.debian:
+        chain.append(_system("terminal", "system", image.debian, sources))
+    below = chain[-1].name
     for each in (IMAGES[image.above], image) if image.above else (image,):
         chain.append(_dependencies(each, below, sources))
         below = chain[-1].name
     return [*chain, _final(image, below, sources)]
+
+
+def _system(name: str, base: str, packages: tuple[str, ...], sources: Sources) -> Step:
+    script = {"install-system": sources.images / "install-system"}
+    return Step(name, sources.images / "system.Dockerfile", base, script, {"PACKAGES": " ".join(packages)})
 
 
 def _dependencies(image: Image, base: str, sources: Sources) -> Step:

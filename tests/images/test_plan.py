@@ -90,9 +90,9 @@ def test_another_version_is_another_image_because_its_label_tells_it(made_from: 
 
 def test_sparks_packages_lie_over_those_of_the_workspace(made_from: plan.Sources) -> None:
     plain, spark = (plan.steps_of(plan.IMAGES[name], made_from) for name in ("workspace", "workspace-spark"))
-    assert [step.name for step in plain] == ["terminal", "workspace-packages", "workspace"]
+    assert [step.name for step in plain] == ["system", "terminal", "workspace-packages", "workspace"]
     assert [step.name for step in spark] == [
-        *(step.name for step in plain[:2]),
+        *(step.name for step in plain[:3]),
         "workspace-spark-packages",
         "workspace-spark",
     ]
