@@ -34,6 +34,7 @@ TorporError
 │   │   ├── ObjectMissing     404  there is no such object or namespace
 │   │   ├── ObjectConflict    409  the object is another one than was meant, or was changed meanwhile
 │   │   │   └── ObjectExists  409  an object of that name is there already
+│   │   ├── ForeignNamespace     a tenant's namespace is somebody else's, or is being removed; fit to show
 │   │   ├── VersionExpired    410  the changes since that version are forgotten: list again
 │   │   └── Denied            403  a rule of the cluster stands in the way; fit to show
 │   └── StartupError          a program cannot start; the text says what to do
@@ -229,6 +230,10 @@ class ObjectConflict(ClusterError):
 
 class ObjectExists(ObjectConflict):
     """An object of that name is there already."""
+
+
+class ForeignNamespace(ClusterError):
+    """A tenant's namespace is somebody else's, or is being removed; the text says what to do, fit to show."""
 
 
 class VersionExpired(ClusterError):

@@ -14,7 +14,7 @@ from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json
 from torpor_hub.controllers.base import Leadership
 from torpor_hub.controllers.upkeep import Outcome, Upkeep
-from torpor_hub.errors import ClusterError, ClusterUnavailable, ObjectExists
+from torpor_hub.errors import ClusterError, ClusterUnavailable, ForeignNamespace, ObjectExists
 from torpor_hub.podspecs import names
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.podspecs.tenant import TenantPlan, home_object, namespace_object, tenant_objects
@@ -30,10 +30,6 @@ AT_ONCE = 4
 # A right that was just given takes a moment until it is known everywhere.
 TELL_AFTER_S = 15.0
 PRUNED = (kinds.ROLE_BINDING, kinds.NETWORK_POLICY)
-
-
-class NotOurs(ClusterError):
-    """A namespace has the name of a tenant's and is somebody else's; the text says what to do."""
 
 
 @dataclass
@@ -115,7 +111,7 @@ class TenantController:
         async with self._at_once:
             try:
                 await self._look(plan)
-            except NotOurs as error:
+            except ForeignNamespace as error:
                 await self._tell(plan, str(error))
             except ClusterUnavailable as error:
                 LOG.warning("tenant %s: %s", plan.name, error)
@@ -167,7 +163,7 @@ class TenantController:
         """Return the tenant's namespace, made where there is none, and whether it was.
 
         Raises:
-            NotOurs: when one of that name is somebody else's, or is being removed.
+            ForeignNamespace: when one of that name is somebody else's, or is being removed.
         """
         wanted = _namespace(plan, self._shape, complete=False)
         name = wanted["metadata"]["name"]
@@ -234,16 +230,16 @@ def _namespace(plan: TenantPlan, shape: ClusterShape, *, complete: bool) -> Json
 def _require_ours(found: Json, plan: TenantPlan) -> None:
     name, labels = found["metadata"]["name"], found["metadata"].get("labels") or {}
     if labels.get(names.MANAGED_BY) != names.OWNER:
-        raise NotOurs(
+        raise ForeignNamespace(
             f"The namespace '{name}' exists and is not the platform's. Rename the tenant, or remove that namespace."
         )
     if labels.get(names.TENANT) != plan.id:
-        raise NotOurs(
+        raise ForeignNamespace(
             f"The namespace '{name}' belongs to another tenant, {labels.get(names.TENANT, 'without an id')}. If it is the same "
             f"one under a new id, set its label {names.TENANT} to {plan.id}."
         )
     if "deletionTimestamp" in found["metadata"]:
-        raise NotOurs(f"The namespace '{name}' is being removed; it is made again when that is done.")
+        raise ForeignNamespace(f"The namespace '{name}' is being removed; it is made again when that is done.")
 
 
 def _annotations(thing: Json) -> Mapping[str, str]:
