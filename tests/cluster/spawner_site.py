@@ -37,6 +37,7 @@ Json = dict[str, Any]
 REGISTRY = os.environ.get("TORPOR_KUBE_REGISTRY", "198.18.0.1:5000")
 MACHINE = os.environ.get("TORPOR_KUBE_HOST", "198.18.0.1")
 SIZE = Amount(500, GIB)
+SHARED = "ReadWriteMany"
 PEOPLE = ("usr-ada", "usr-ben")
 
 
@@ -139,12 +140,15 @@ class KubeSite(Site):
             f"{prefix}platform",
             namespace_prefix=prefix,
             registry_host=REGISTRY,
+            home_access_mode=SHARED,
             tenant_hub_role=f"{prefix}tenant-hub",
             tenant_controller_role=f"{prefix}tenant-controller",
         )
         last = (
             f'[registry]\nhost = "{REGISTRY}"\ninsecure = true\n'
             f'[cluster]\nnamespace = "{prefix}platform"\nnamespace_prefix = "{prefix}"\nrelax_x509 = true\n'
+            # Else all workspaces of one person would have to find room on one node.
+            f'[cluster.homes]\naccess_mode = "{SHARED}"\n'
         )
         super().__init__(folder, hub_host=MACHINE, first='mode = "kubernetes"\n', last=last)
         self.api.image = image
