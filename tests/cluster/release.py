@@ -23,7 +23,7 @@ CHART = ROOT / "helm" / "torpor"
 NODE = "torpor-0"
 REGISTRY = "TORPOR_KUBE_REGISTRY"
 IMAGES = "TORPOR_TEST_IMAGES"
-TAG = "test"
+TAG = "dev"
 INSTALLED_WITHIN = "8m"
 USERS = ("ada", "ben", "root")
 
@@ -66,21 +66,22 @@ def images(registry: str) -> dict[str, Any]:
     return dict(json.loads(file.read_text()))
 
 
+def by_digest(built: dict[str, Any], name: str) -> str:
+    """Return the reference of a built image by its digest."""
+    return f"{built[name]['reference'].rpartition(':')[0]}@{built[name]['digest']}"
+
+
 def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
     """Return the values of a release with every image by digest, all of the platform on one node, served below ``path``."""
-
-    def image(name: str) -> str:
-        return f"{built[name]['reference'].rpartition(':')[0]}@{built[name]['digest']}"
-
     on_node = {"nodeSelector": {"kubernetes.io/hostname": NODE}}
     return {
         "registry": {"host": registry, "insecure": True},
         "publicUrl": f"http://torpor.test{path}",
         "images": {
-            "platform": image("platform"),
-            "agent": image("agent"),
-            "workspace": image("workspace"),
-            "workspaceSpark": image("workspace-spark"),
+            "platform": by_digest(built, "platform"),
+            "agent": by_digest(built, "agent"),
+            "workspace": by_digest(built, "workspace"),
+            "workspaceSpark": by_digest(built, "workspace-spark"),
         },
         "data": {"accessMode": "ReadWriteMany"},
         "server": on_node,

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.cluster import release
 from tests.cluster.doorway import Mode
 from tests.cluster.spawner_site import REGISTRY, SIZE, KubeSite, kubectl
 from tests.podspecs.examples import GIB, MIB
@@ -29,9 +30,10 @@ Record = Callable[[str, object], None]
 
 @pytest.fixture(scope="module")
 def whole_site(reach: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSite]:
-    image = os.environ.get("TORPOR_TEST_WORKSPACE_IMAGE", "")
-    if not image:
-        pytest.skip("needs the image of a workspace: TORPOR_TEST_WORKSPACE_IMAGE is not set")
+    registry = os.environ.get(release.REGISTRY)
+    if not registry:
+        pytest.skip(f"needs the test cluster: {release.REGISTRY} is not set")
+    image = release.by_digest(release.images(registry), "workspace")
     site = KubeSite(tmp_path_factory.mktemp("site"), f"hs-{secrets.token_hex(3)}-", image, reach)
     try:
         site.start_proxy()
