@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,15 @@ Json = dict[str, Any]
 Record = Callable[[str, Any], None]
 
 
+@pytest.fixture
+def store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
+    file = tmp_path / "torpor.sqlite"
+    file.write_bytes(migrated_sqlite.read_bytes())
+    made = Store(f"sqlite:///{file}")
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, reach: Access) -> Iterator[WorkspaceSite]:
     folder = tmp_path_factory.mktemp("site")
@@ -35,11 +45,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, reach:
         store.close()
 
 
-@pytest.fixture(autouse=True)
-def whole(site: WorkspaceSite) -> Iterator[None]:
-    yield
+@pytest.fixture
+def spoiled(site: WorkspaceSite) -> Iterator[WorkspaceSite]:
+    yield site
     site.spoil(lambda _: None)
-    site.platform.hub.told.clear()
 
 
 def container(pod: Json) -> Json:
@@ -104,8 +113,9 @@ FAILURES = {
 
 @pytest.mark.parametrize(("spoil", "reason"), FAILURES.values(), ids=FAILURES.keys())
 def test_a_start_that_cannot_succeed_says_why_and_leaves_nothing(
-    site: WorkspaceSite, spoil: Callable[[Json], None], reason: str, record_property: Record
+    spoiled: WorkspaceSite, spoil: Callable[[Json], None], reason: str, record_property: Record
 ) -> None:
+    site = spoiled
     site.spoil(spoil)
     key = site.platform.create(f"f-{reason.lower().replace('_', '-')}")
     site.platform.wish(key, desired="running")
@@ -164,3 +174,59 @@ def test_a_sleep_frees_everything_and_a_wake_runs_what_was_saved(site: Workspace
     assert "an older one was used" in shown["notice"]
     site.platform.do(lambda tx: workspaces.wish_deleted(tx, operations.workspace_of(tx, key)))
     until(lambda: site.pod(key) is None, "a deleted workspace's pod is gone")
+
+
+NODE = "torpor-1"
+
+
+@pytest.fixture
+def bound_late(reach: Access) -> Iterator[str]:
+    """A class whose volumes are bound to one node at their first use, and two such volumes."""
+    name = f"hp-{secrets.token_hex(3)}"
+    at = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}]}]
+    volumes = [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{name}-{number}"},
+            "spec": {
+                "capacity": {"storage": "20Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": name,
+                "hostPath": {"path": f"/tmp/{name}-{number}", "type": "DirectoryOrCreate"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": at}},
+            },
+        }
+        for number in range(2)
+    ]
+    made: Json = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    content = {"apiVersion": "v1", "kind": "List", "items": [made, *volumes]}
+    kubectl("apply", "-f", "-", content=content)
+    yield name
+    kubectl("delete", "--wait=false", "-f", "-", content=content)
+
+
+def test_a_home_that_is_bound_to_a_node_at_its_first_use_is_healthy_before_that(
+    tmp_path: Path, store: Store, reach: Access, bound_late: str
+) -> None:
+    homes = {"storage_class": bound_late}
+    site = WorkspaceSite(tmp_path, store, reach, cluster={"homes": homes})
+    try:
+        site.start()
+        claim = f"home-{site.user_id('ada')}"
+        assert (site.get("persistentvolumeclaim", claim) or {})["status"]["phase"] == "Pending"
+        key = site.run("first")
+        assert site.platform.row(key).node == NODE
+        sleep(site, key)
+        site.platform.wish(key, desired="running")
+        site.phase(key, "RUNNING")
+        assert site.platform.row(key).node == NODE
+    finally:
+        site.close()

@@ -34,7 +34,7 @@ PYTHON = "/opt/torpor/bin/python"
 class WorkspaceSite(TenantSite):
     """A whole controller, whose workspaces run a small server in an image of the platform's."""
 
-    def __init__(self, folder: Path, store: Store, reach: Access) -> None:
+    def __init__(self, folder: Path, store: Store, reach: Access, **values: Any) -> None:
         host = os.environ.get("TORPOR_KUBE_REGISTRY", "")
         if not host:
             pytest.skip("needs the test cluster: TORPOR_KUBE_REGISTRY is not set")
@@ -50,6 +50,7 @@ class WorkspaceSite(TenantSite):
             paths=PATHS,
             registry={"host": host, "insecure": True, "prefix": f"hp-test/{os.urandom(3).hex()}"},
             seed={"profiles": [profile]},
+            **values,
         )
         self.registry = Registry(Address(host, insecure=True))
         self.platform: PodPlatform
