@@ -142,3 +142,11 @@ def test_two_containers_count_together() -> None:
         "CPU: 3 cores asked, at most 2 cores allowed.",
         "Memory: 6 GiB asked, at most 4 GiB allowed.",
     )
+
+
+def test_an_image_named_by_a_tag_is_allowed_where_there_is_no_registry() -> None:
+    image = "images.example.org/torpor/workspace:1"
+    made = pod()
+    container(image=image)(made)
+    assert violations(made, replace(POLICY, images=(image,), by_digest=False)) == ()
+    assert violations(made, replace(POLICY, images=(image,))) != ()

@@ -23,6 +23,7 @@ class TenantPolicy:
     """What one tenant's pods may be. ``images`` are prefixes that end in ``:``, ``@`` or ``/``; ``largest`` bounds the pod.
 
     ``data_claims`` may be mounted to read; the only claim to write is the home of the user whom the pod's label names.
+    ``by_digest``: images are named by their digest, as they are wherever the platform has a registry.
     """
 
     tenant_id: str
@@ -31,6 +32,7 @@ class TenantPolicy:
     images: tuple[str, ...]
     largest: Amount
     data_claims: frozenset[str] = frozenset()
+    by_digest: bool = True
 
 
 def violations(pod: Json, policy: TenantPolicy) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ def _container(container: Json, policy: TenantPolicy) -> Iterator[str]:
     yield from _privileges(name, container.get("securityContext") or {})
     if not image.startswith(policy.images):
         yield f"The image '{image}' is not the tenant's to run; allowed are {', '.join(policy.images) or 'none'}."
-    if not names.DIGEST.fullmatch(image.rpartition("@")[2]):
+    if policy.by_digest and not names.DIGEST.fullmatch(image.rpartition("@")[2]):
         yield f"The image '{image}' is not named by its digest."
     for key in ENDERS:
         if container.get(key):

@@ -256,6 +256,7 @@ class KubernetesRunner:
             images=(f"{saved}{run.tenant}/" if run.image.startswith(saved) else run.image,),
             largest=run.amount,
             data_claims=frozenset(mount.claim for mount in run.mounts),
+            by_digest=bool(self._shape.registry_host),
         )
 
 

@@ -56,4 +56,5 @@ def policy_of(run: WorkspaceRun, settings: Settings, shape: ClusterShape) -> pol
         images=(own if run.image.startswith(saved) else run.image,),
         largest=run.amount,
         data_claims=frozenset(mount.claim for mount in run.mounts),
+        by_digest=bool(settings.registry.host),
     )
