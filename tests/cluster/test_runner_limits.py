@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.contract.runner_worlds import SHARE, PodWorld
+from tests.contract.runner_worlds import SHARE, WAITS, PodWorld
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.domain.units import Amount
@@ -90,3 +92,22 @@ def test_two_jobs_of_one_user_share_the_node_of_their_home(world: PodWorld) -> N
         world.start(run)
     assert world.heard(lambda: all(world.api.log(run.name) for run in runs))
     assert len({world.pod(run)["spec"]["nodeName"] for run in runs}) == 1
+
+
+def test_what_an_attempt_could_not_deliver_is_read_from_its_pod(world: PodWorld) -> None:
+    gate = world.gate()
+    script = f"print('one', flush=True); import sys; sys.argv[1:] = ['{gate.host}', '{gate.port}', '5']; "
+    waits = WAITS.replace("sys.exit", "print('two', flush=True); sys.exit")
+    run = world.attempt("python", "-c", script + waits)
+    world.start(run)
+    assert world.heard(lambda: world.api.log(run.name) == "one\n")
+    exit_file = world.folder(run) / "exit.json"
+    world.api.stop()
+    gate.open()
+    assert world.until(exit_file.exists)
+    os.kill(world.processes(run)[0], signal.SIGTERM)
+    fact = world.ended(run)
+    assert (fact.exit_code, fact.reason) == (5, "")
+    left = world.run(world.runner.salvage(run.name, log_from=4))
+    assert left.log.startswith(b"two\n")
+    assert b"was not delivered" in left.log

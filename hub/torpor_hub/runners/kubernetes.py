@@ -118,7 +118,8 @@ class KubernetesRunner:
         with _as_runner_error(f"What {name} left behind cannot be read"):
             namespace = await self._namespace_of(name)
             pod = job_facts.newest(await self._pods(namespace, name)) if namespace else None
-            if namespace is None or pod is None or job_facts.is_pending(pod):
+            # The log of a pod that is being deleted goes at any moment, and the kubelet then says that in its place.
+            if namespace is None or pod is None or job_facts.is_pending(pod) or job_facts.is_going(pod):
                 return Salvage(b"", None)
             try:
                 log = await self._cluster.logs(pod["metadata"]["name"], namespace, lines=LOG_LINES)
