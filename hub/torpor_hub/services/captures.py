@@ -121,6 +121,15 @@ def claim(tx: UnitOfWork, settings: Settings, agent: str, node: str) -> Claim | 
     return None
 
 
+def node_of(tx: UnitOfWork, operation_id: str) -> str:
+    """Return the node on which a capture takes place; empty where there is but one.
+
+    Raises:
+        NotFound: when there is no such operation.
+    """
+    return operations.get(tx, operation_id).node
+
+
 def progress(
     tx: UnitOfWork, settings: Settings, operation_id: str, fence: int, *, step: str, done: int, total: int
 ) -> bool:

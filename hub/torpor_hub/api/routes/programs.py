@@ -161,7 +161,7 @@ async def claim_capture(ctx: Ctx, request: Request, body: AgentWaits) -> Respons
 def capture_progress(ctx: Ctx, operation: str, body: CaptureProgress) -> dict[str, Any]:
     """Record an agent's heartbeat; the answer tells whether to give up."""
     with ctx.write() as (tx, actor):
-        check(actor, Action.REPORT, Object("capture"))
+        _check_report(tx, actor, operation)
         cancel = captures.progress(
             tx, ctx.parts.settings, operation, body.fence, step=body.step, done=body.bytes, total=body.bytes_total
         )
@@ -173,7 +173,7 @@ def capture_result(ctx: Ctx, operation: str, body: CaptureResult) -> dict[str, A
     """Record a verified capture; the answer tells whether the workspace stays frozen for its removal."""
     result = captures.Result(body.digest, body.layers, body.entries, body.changed, body.skipped, body.frozen_s)
     with ctx.write() as (tx, actor):
-        check(actor, Action.REPORT, Object("capture"))
+        _check_report(tx, actor, operation)
         return {"stay_frozen": captures.finish(tx, ctx.parts.settings, operation, body.fence, result)}
 
 
@@ -181,7 +181,7 @@ def capture_result(ctx: Ctx, operation: str, body: CaptureResult) -> dict[str, A
 def capture_thawing(ctx: Ctx, operation: str, body: CaptureThawing) -> dict[str, Any]:
     """Tell an agent that ends whether to thaw what it left frozen for its removal."""
     with ctx.write() as (tx, actor):
-        check(actor, Action.REPORT, Object("capture"))
+        _check_report(tx, actor, operation)
         return {"thaw": captures.thawing(tx, operation, body.fence)}
 
 
@@ -189,7 +189,7 @@ def capture_thawing(ctx: Ctx, operation: str, body: CaptureThawing) -> dict[str,
 def capture_failure(ctx: Ctx, operation: str, body: CaptureFailure) -> dict[str, Any]:
     """Record that a capture was given up."""
     with ctx.write() as (tx, actor):
-        check(actor, Action.REPORT, Object("capture"))
+        _check_report(tx, actor, operation)
         captures.fail(tx, operation, body.fence, code=body.code, message=body.message)
         return {}
 
@@ -209,9 +209,15 @@ async def _claim(ctx: Context, agent: str, node: str) -> captures.Claim | None:
     def run() -> captures.Claim | None:
         with ctx.write() as (tx, actor):
             check(actor, Action.CLAIM, Object("capture"))
-            return captures.claim(tx, ctx.parts.settings, agent, node)
+            return captures.claim(tx, ctx.parts.settings, agent, actor.node or node)
 
     return await asyncio.to_thread(run)
+
+
+def _check_report(tx: UnitOfWork, actor: Actor, operation: str) -> None:
+    """Make sure that the actor may report on a capture: an agent that is tied to a node, on that node's alone."""
+    check(actor, Action.REPORT, Object("capture"))
+    check(actor, Action.REPORT, Object("capture", node=captures.node_of(tx, operation)))
 
 
 def _workspace_for(tx: UnitOfWork, body: Start) -> Workspace:
