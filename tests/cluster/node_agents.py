@@ -20,7 +20,7 @@ from tests.cluster import kubectl
 TASKS, SNAPSHOTS, CGROUPS = "/run/torpor-kube", "/var/lib/torpor-kube/nodes", "/sys/fs/cgroup"
 # Shared by all installations on a node, the chart's among them.
 LEASES = "/run/torpor"
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 GRACE_S = 60
 
 T = TypeVar("T")
@@ -165,7 +165,13 @@ class Agents:
         """Start an agent on every node and wait for them."""
         kubectl.apply(_daemon_set(self.namespace, self.image, self.api.url))
         kubectl.run(
-            "rollout", "status", "daemonset/agent", "-n", self.namespace, f"--timeout={PATIENCE_S:.0f}s", within_s=120
+            "rollout",
+            "status",
+            "daemonset/agent",
+            "-n",
+            self.namespace,
+            f"--timeout={PATIENCE_S:.0f}s",
+            within_s=PATIENCE_S,
         )
 
     def remove(self) -> None:
@@ -218,7 +224,10 @@ def await_running(namespace: str, pod: str) -> dict[str, Any]:
         statuses = found["status"].get("containerStatuses") or [{}]
         return found if "running" in statuses[0].get("state", {}) else None
 
-    return until(state, f"{pod} does not run", PATIENCE_S)
+    try:
+        return until(state, f"{pod} does not run", PATIENCE_S)
+    except AssertionError as error:
+        raise AssertionError(kubectl.run("describe", "pod", pod, "-n", namespace)[-2000:]) from error
 
 
 def container_of(pod: dict[str, Any]) -> str:

@@ -264,8 +264,6 @@ def test_what_nobody_thaws_the_second_path_does(tenant: Tenant, agents: Agents) 
     until(lambda: freezer_state(workspace.container) == "THAWED", "nobody thawed it", 30)
     _freeze(another.container)
     until(lambda: freezer_state(another.container) == "THAWED", "nobody thawed it", 30)
-    assert "its lease has ended" in agents.log(NODES[0], "thaw")
-    assert "it has no lease" in agents.log(NODES[0], "thaw")
 
 
 def _freeze(container: str) -> None:
