@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json, Kind
 from torpor_hub.cluster.shape import shape_of
 from torpor_hub.domain.units import Amount
+from torpor_hub.errors import ObjectMissing
 from torpor_hub.oci.registry import Registry, copy_image
 from torpor_hub.oci.registry_auth import Address
 from torpor_hub.podspecs import names
@@ -87,7 +89,7 @@ class JobSite(JobPlatform):
 
     def close(self) -> None:
         super().close()
-        self.do(lambda cluster: cluster.delete(kinds.NAMESPACE, self.namespace))
+        self.do(self._remove)
         self.registry.close()
 
     def set_image(self, profile: str, digest: str) -> None:
@@ -159,6 +161,11 @@ class JobSite(JobPlatform):
         """Make the tenant's claim of the platform's own data."""
         for thing in data_objects(self._plan(), self.tenant_id, source, self._shape(self.settings)):
             await cluster.create(thing)
+
+    async def _remove(self, cluster: Cluster) -> None:
+        await cluster.delete(kinds.NAMESPACE, self.namespace)
+        with suppress(ObjectMissing):
+            await cluster.delete(kinds.VOLUME, names.data_volume(self.namespace, self.tenant_id))
 
     def _plan(self) -> TenantPlan:
         return TenantPlan(self.tenant_id, "research", SHARE, (self.user_id,))
