@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.runner_worlds import ProcessWorld
+from tests.support.failpoints import Failpoints
+from torpor_hub import failpoints
 from torpor_hub.capture.base import CaptureTask
 from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.domain.workspaces import Checkpoint
@@ -76,6 +78,33 @@ def test_an_attempt_may_start_while_the_others_are_listed(world: ProcessWorld, m
 
     monkeypatch.setattr(subprocess.Popen, "poll", poll_slowly)
     assert set(world.run(world.runner.facts())) == {first.name, second.name}
+
+
+def test_an_end_waits_for_a_start_that_nobody_waits_for_any_more(
+    world: ProcessWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = Failpoints(tmp_path / "failpoints")
+    points.folder.mkdir()
+    points.arm("runner.unpacked", "pause")
+    monkeypatch.setenv(failpoints.VARIABLE, str(points.folder))
+    run = world.attempt("sleep", "600")
+
+    async def start_and_leave() -> None:
+        start = asyncio.create_task(world.runner.start(run))
+        while not points.hits("runner.unpacked"):
+            await asyncio.sleep(0.01)
+        start.cancel()
+        ending = asyncio.create_task(world.runner.end(run.name, "", grace_s=0))
+        await asyncio.wait((start, ending), timeout=0.3)
+        points.disarm("runner.unpacked")
+        while not points.hits("runner.started"):
+            await asyncio.sleep(0.01)
+        await ending
+
+    world.run(start_and_leave())
+    assert world.processes(run) == []
+    world.run(world.runner.forget(run.name))
+    assert world.fact(run) is None
 
 
 def save_environment(world: ProcessWorld, env: Path) -> Checkpoint:

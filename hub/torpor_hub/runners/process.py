@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from torpor_hub import failpoints
@@ -51,6 +52,8 @@ class ProcessRunner:
         self._environments = Environments(state_dir / "environments", layout, platform)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._starting: set[str] = set()
+        # A start whose caller was cancelled goes on in its thread: who ends it waits for that.
+        self._locks: dict[str, Lock] = {}
         # Unpacking takes long: in threads of its own, it cannot keep the rest of the server waiting.
         self._starters = ThreadPoolExecutor(STARTERS, "job-start")
 
@@ -102,6 +105,10 @@ class ProcessRunner:
         await asyncio.to_thread(self._forget, name)
 
     def _start(self, run: JobRun) -> str:
+        with self._lock(run.name):
+            return self._start_alone(run)
+
+    def _start_alone(self, run: JobRun) -> str:
         folder = self._folder(run.name)
         running = self._identity(folder)
         if running is not None:
@@ -198,6 +205,10 @@ class ProcessRunner:
         return Identity(first.pid, first.started) if first else None
 
     def _end(self, name: str, handle: str, grace_s: float) -> None:
+        with self._lock(name):
+            self._end_alone(name, handle, grace_s)
+
+    def _end_alone(self, name: str, handle: str, grace_s: float) -> None:
         folder = self._folder(name)
         try:
             root = identity.parse(handle) if handle else self._identity(folder)
@@ -218,6 +229,10 @@ class ProcessRunner:
         process = self._children.pop(name, None)
         if process is not None:
             process.wait()
+        self._locks.pop(name, None)
+
+    def _lock(self, name: str) -> Lock:
+        return self._locks.setdefault(name, Lock())
 
     def _folder(self, name: str) -> Path:
         if not name or Path(name).name != name or name.startswith("."):
