@@ -86,7 +86,7 @@ def with_up() -> typer.Typer:
 
 def test_every_other_command_in_a_shell_block_is_a_common_one() -> None:
     programs = {words[0] for _, words in ALL_COMMANDS}
-    assert programs <= {"make", "torpor", "curl", "tar"}
+    assert programs <= {"make", "torpor", "curl", "tar", "kubectl", "helm"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

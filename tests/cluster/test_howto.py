@@ -1,0 +1,134 @@
+"""The how-to of an installation, as its reader follows it: its own values and its own commands, in their order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.cluster import kubectl, release
+from tests.support.platform import free_port
+from torpor_hub.cluster.access import Access
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "howto" / "install-on-a-cluster.md"
+ANSWERS_WITHIN_S = 60.0
+
+
+def section(title: str) -> str:
+    """Return the text of the page from this heading to the next one."""
+    found = re.search(rf"^## {title}$(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found[1]
+
+
+def blocks(title: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
+
+
+class Reader:
+    """Somebody who follows the page, with a registry and images of their own."""
+
+    def __init__(self, folder: Path, built: dict[str, dict[str, str]]) -> None:
+        self.values = folder / "my-values.yaml"
+        self.port = free_port()
+        content = yaml.safe_load(blocks("Install", "yaml")[0])
+        content["registry"] = {"host": os.environ[release.REGISTRY], "insecure": True}
+        usual = release.values(os.environ[release.REGISTRY], built, "/")
+        self.values.write_text(yaml.safe_dump(content | {key: usual[key] for key in ("images", "agent")}))
+
+    def runs(self, title: str) -> list[str]:
+        """Run a section's commands, and return what each printed."""
+        return [self._run(line) for block in blocks(title, "bash") for line in block.strip().splitlines()]
+
+    def signs_in(self, user: str, password: str) -> bool:
+        """Return whether a port-forward as the page has it leads to a page where this password is right."""
+        line = next(
+            line for block in blocks("Install", "bash") for line in block.splitlines() if "port-forward" in line
+        )
+        forward = subprocess.Popen(line.replace("8000:", f"{self.port}:").split(), stdout=subprocess.DEVNULL)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", follow_redirects=True, timeout=30) as client:
+                _wait_for(client)
+                form = {"username": user, "password": password, "_xsrf": client.cookies["_xsrf"]}
+                return client.post("/hub/login", data=form).url.path.startswith("/services/torpor")
+        finally:
+            forward.terminate()
+            forward.wait()
+
+    def _run(self, line: str) -> str:
+        if "port-forward" in line:
+            return ""
+        own = line.replace("my-values.yaml", str(self.values)).split()
+        ended = subprocess.run(own, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, f"{line}\n{ended.stderr[-2000:]}"
+        return ended.stdout
+
+
+def _wait_for(client: httpx.Client) -> None:
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        try:
+            client.get("/hub/login").raise_for_status()
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline, "the port-forward leads nowhere"
+            time.sleep(0.5)
+        else:
+            return
+
+
+@pytest.fixture
+def reader(reach: Access, tmp_path: Path) -> Iterator[Reader]:
+    """A reader on a cluster where nobody has installed anything."""
+    assert not kubectl.items("namespaces", "--field-selector", f"metadata.name={release.TORPOR.namespace}")
+    yield Reader(tmp_path, release.images(os.environ[release.REGISTRY]))
+    release.uninstall(release.TORPOR)
+
+
+def test_who_follows_the_page_has_a_platform_and_can_be_rid_of_it(reader: Reader) -> None:
+    password = reader.runs("Install")[3].strip()
+    assert reader.signs_in("ada", password)
+    before = secrets_of_release()
+    reader.runs("Upgrade")
+    assert secrets_of_release() == before
+    assert reader.signs_in("ada", password)
+
+    uninstalled, *removals = [line for block in blocks("Uninstall", "bash") for line in block.strip().splitlines()]
+    reader._run(uninstalled)
+    claims = [thing["metadata"] for thing in kubectl.items("pvc", "-n", "torpor")]
+    kept = {claim["name"] for claim in claims if "deletionTimestamp" not in claim}
+    assert kept == {"torpor-server", "torpor-hub"}
+    assert kubectl.items("pvc", "-n", "torpor-research"), "homes are kept"
+    install = next(line for block in blocks("Install", "bash") for line in block.splitlines() if "helm install" in line)
+    reader._run(install)
+    assert reader.signs_in("ada", password), "what was kept is taken up again"
+    reader._run(uninstalled)
+    _check_removals(removals)
+
+
+def _check_removals(removals: list[str]) -> None:
+    """Run the removals where what they select is this release's alone; other tests' tenants carry the same labels."""
+    for line in removals:
+        kind, *words = line.removeprefix("kubectl delete ").split()
+        found = (
+            kubectl.items(kind, *words)
+            if "--selector" in words
+            else kubectl.items(kind, "--field-selector", f"metadata.name={words[0]}")
+        )
+        names = [thing["metadata"]["name"] for thing in found]
+        own = [name for name in names if name == "torpor" or name.startswith("torpor-")]
+        assert own or kind == "persistentvolume", line
+        if own:
+            kubectl.run("delete", kind, *own, "--wait=true", within_s=300)
+
+
+def secrets_of_release() -> dict[str, str]:
+    return dict(kubectl.get("secret", "torpor-secrets", "-n", "torpor")["data"])
