@@ -78,9 +78,11 @@ def test_every_torpor_command_is_one_with_such_options(page: str, words: list[st
 def with_up() -> typer.Typer:
     """Return the command line as it is where the platform is installed."""
     from torpor_hub.programs.embedded import commands as add_up
+    from torpor_hub.programs.users import commands as add_users
 
     app = application()
     add_up(app)
+    add_users(app)
     return app
 
 

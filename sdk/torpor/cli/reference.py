@@ -25,7 +25,7 @@ environment with `protected = true` every change asks first, as what cannot be u
 7 timeout or unavailable · 130 interrupted.
 
 Other packages may add commands by the entry-point group `torpor.commands`: an entry point is named like its command and is a function that
-takes the Typer application. `torpor up` comes that way.
+takes the Typer application. `torpor up` and `torpor users reset NAME`, which gives a user a new password, come that way.
 
 <!-- What follows is made by `python -m torpor.cli.reference`; a test compares it. -->
 """
