@@ -24,6 +24,7 @@ HUB = "hub/torpor_hub/"
 STRANGER = "tests/api/test_every_route.py::test_a_stranger_gets_the_answer_for_what_does_not_exist"
 PERSON = "tests/api/test_every_route.py::test_a_person_is_refused_what_only_programs_and_attempts_do"
 AGENT = "tests/agent/test_agent.py::"
+NODE = "tests/agent/test_node.py::"
 WORKSPACES = "tests/services/test_workspaces.py::"
 POINTER = "tests/services/test_captures_pointer.py::"
 KUBE = "tests/spawning/test_kube_rules.py::"
@@ -47,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "an image counts once it was read back",
         HUB + "agent/work.py",
-        'await self._capture.verify(claim.content["repository"], result.digest)',
+        "await subject.capture.verify(subject.task.repository, result.digest)",
         "await asyncio.sleep(0)",
         AGENT + "test_an_image_that_does_not_read_back_is_never_reported",
     ),
@@ -61,8 +62,8 @@ MUTATIONS = (
     Mutation(
         "a capture that is given up thaws",
         HUB + "agent/work.py",
-        '        await self._thaw(claim)\n        body = {"fence"',
-        '        body = {"fence"',
+        '            await self._thaw(claim)\n            await self._report_failure(claim, "CANCELLED"',
+        '            await self._report_failure(claim, "CANCELLED"',
         AGENT + "test_a_cancel_in_the_answer_to_a_heartbeat_ends_the_copy_and_thaws",
     ),
     Mutation(
@@ -75,9 +76,51 @@ MUTATIONS = (
     Mutation(
         "a claim that was taken over is not thawed",
         HUB + "agent/work.py",
-        "if claim.taken_over:",
-        "if claim.taken_over and not claim.frozen:",
+        "if verdict is Verdict.CANCELLED:",
+        "if verdict:",
         AGENT + "test_a_claim_that_was_taken_over_is_left_to_the_one_who_has_it",
+    ),
+    Mutation(
+        "what was thawed while it was read is not reported as saved",
+        HUB + "agent/work.py",
+        "        if claim.handle:\n            await self._promise(claim)\n",
+        "",
+        AGENT + "test_a_workspace_that_was_thawed_before_it_was_saved_is_not_reported_as_saved",
+    ),
+    Mutation(
+        "on a node too",
+        HUB + "agent/node.py",
+        " or not self._cgroups.is_frozen(group)",
+        "",
+        NODE + "test_what_was_thawed_meanwhile_cannot_be_promised",
+    ),
+    Mutation(
+        "only the container of the pod that is meant is saved",
+        HUB + "agent/containers.py",
+        "if notes.get(POD) != pod_uid:",
+        "if not notes:",
+        NODE + "test_a_container_that_cannot_be_saved_is_refused_with_the_reason",
+    ),
+    Mutation(
+        "a lease ends by itself",
+        HUB + "agent/leases.py",
+        "self.deadline - boot_time()",
+        "self.deadline",
+        NODE + "test_what_is_past_its_deadline_or_has_no_lease_is_thawed_and_the_rest_is_not",
+    ),
+    Mutation(
+        "what is being removed is not thawed by an agent that ends",
+        HUB + "agent/node.py",
+        "if lease.promised and lease.left_s > 0",
+        "if not lease",
+        NODE + "test_an_agent_that_ends_thaws_what_it_froze_and_asks_about_what_was_promised",
+    ),
+    Mutation(
+        "a registry's word that a blob is there is not enough",
+        HUB + "oci/registry.py",
+        "            self._read_edge(repository, blob, first)",
+        "            continue",
+        "tests/oci/test_registry_faults.py::test_a_registry_that_says_it_has_what_it_lost_is_found_out",
     ),
     Mutation(
         "a controller writes under its epoch",

@@ -23,7 +23,6 @@ LARGE = os.urandom(WHOLE_BYTES + 1)
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
     monkeypatch.setattr(transport, "PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(uploads, "PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(uploads, "CHUNK_BYTES", 100_000)
     with registries.fake() as registry:
         yield registry
@@ -99,6 +98,15 @@ def test_a_registry_that_is_busy_is_asked_again(fake: FakeRegistry, registry: Re
     fake.faults.busy = 3
     with pytest.raises(RegistryUnavailable, match="503"):
         registry.read_manifest(WORKSPACE, digest)
+
+
+def test_a_registry_that_keeps_silent_is_not_waited_for_again_and_again(
+    fake: FakeRegistry, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PATIENCE_S", -1.0)
+    fake.faults.busy = 1
+    with pytest.raises(RegistryUnavailable, match="503"):
+        registry.read_manifest(WORKSPACE, "sha256:" + "0" * 64)
 
 
 def test_a_registry_that_is_gone_is_named_with_the_next_step(fake: FakeRegistry) -> None:

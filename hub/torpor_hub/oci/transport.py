@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin
 
@@ -13,12 +13,26 @@ import httpx
 from torpor_hub.errors import RegistryFull, RegistryRefused, RegistryUnavailable
 from torpor_hub.oci.registry_auth import Address, Credentials
 
-TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=30.0, pool=None)
+TIMEOUT = httpx.Timeout(connect=5.0, read=30.0, write=30.0, pool=None)
+PATIENCE_S = 45.0
+"""After this long nothing is repeated: a workspace may be frozen meanwhile."""
+
 PAUSES_S = (0.1, 0.3, 1.0, 2.0)
 BUSY = {429, 502, 503, 504}
 MAX_PAUSE_S = 5.0
 SHOWN = 300
+LASTING = (RegistryFull, RegistryRefused)
 FULL = ("no space", "quota", "disk full", "insufficient storage")
+
+
+def tries() -> Iterator[float | None]:
+    """Yield, for each try, how long to wait after its failure; None: it is the last."""
+    patience = time.monotonic() + PATIENCE_S
+    for pause_s in PAUSES_S:
+        if time.monotonic() > patience:
+            break
+        yield pause_s
+    yield None
 
 
 class Transport:
@@ -59,20 +73,19 @@ class Transport:
             RegistryFull: the registry has no space left.
             RegistryUnavailable: it does not answer, or answers anything else.
         """
-        pauses = PAUSES_S if repeat else ()
-        for pause_s in pauses:
+        for pause_s in tries() if repeat else (None,):
             try:
                 answer = self.once(method, path, scopes=scopes, stream=stream, **request)
-            except (RegistryRefused, RegistryFull):
-                raise
-            except RegistryUnavailable:
+            except RegistryUnavailable as error:
+                if pause_s is None or isinstance(error, LASTING):
+                    raise
                 time.sleep(pause_s)
                 continue
-            if answer.status_code not in BUSY:
-                return self._accepted(method, answer, accept)
+            if answer.status_code not in BUSY or pause_s is None:
+                break
             answer.close()
             time.sleep(min(_retry_after_s(answer) or pause_s, MAX_PAUSE_S))
-        return self._accepted(method, self.once(method, path, scopes=scopes, stream=stream, **request), accept)
+        return self._accepted(method, answer, accept)
 
     def once(
         self, method: str, path: str, *, scopes: tuple[str, ...], stream: bool = False, **request: Any

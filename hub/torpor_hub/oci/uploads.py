@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import httpx
 
-from torpor_hub.errors import CorruptImage, RegistryFull, RegistryRefused, RegistryUnavailable
+from torpor_hub.errors import CorruptImage, RegistryFull, RegistryUnavailable
 from torpor_hub.oci.registry_auth import push
-from torpor_hub.oci.transport import PAUSES_S, Transport
+from torpor_hub.oci.transport import LASTING, Transport, tries
 
 LOG = logging.getLogger(__name__)
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -26,7 +26,6 @@ COMMIT_TIMEOUT = httpx.Timeout(connect=5.0, read=300.0, write=30.0, pool=None)
 """A registry on an object store copies a large blob before it answers."""
 
 RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
-LASTING = (RegistryFull, RegistryRefused)
 BINARY = {"Content-Type": "application/octet-stream"}
 
 
@@ -101,7 +100,7 @@ class Upload:
     def _send(self, chunk: bytes) -> None:
         """Send one chunk, and after a failure what of it the registry has not got."""
         start, end = self._sent, self._sent + len(chunk)
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in tries():
             location = self._open()
             headers = {**BINARY, "Content-Range": f"{self._sent}-{end - 1}"}
             try:
@@ -140,7 +139,7 @@ class Upload:
         self._location, self._sent = self._of(answer), arrived
 
     def _commit(self, digest: str, rest: bytes) -> None:
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in tries():
             location = self._open()
             url = httpx.URL(self._transport.url(location)).copy_merge_params({"digest": digest})
             request: dict[str, Any] = {"headers": BINARY, "content": rest, "timeout": COMMIT_TIMEOUT}
