@@ -14,7 +14,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from tests.datasets.served_platform import Platform
+from tests.datasets.served_platform import Platform, platform, settings_file
 from torpor_hub.programs import demo
 
 
@@ -60,6 +60,16 @@ def test_a_second_start_leaves_everything_alone(served: Platform) -> None:
     assert run(served).returncode == 0
     after = served.send("ada", "GET", "/datasets", params={"name": "research/flights"}).json()["items"][0]
     assert (after["id"], after["version"]) == (before["id"], before["version"])
+
+
+def test_a_first_import_that_failed_is_tried_again(tmp_path: Path) -> None:
+    with platform(settings_file(tmp_path / "state", {})) as new, new.importer():
+        new.source("demo", new.data)
+        made = new.register("flights", "flights", source="demo")["id"]
+        assert new.ended(made)["status"]["phase"] == "FAILED", "there is no such folder yet"
+        ended = run(new)
+        assert ended.returncode == 0, ended.stderr
+        assert new.dataset(made)["status"]["phase"] == "READY"
 
 
 def test_the_files_are_the_same_each_time(tmp_path: Path) -> None:

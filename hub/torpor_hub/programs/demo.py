@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def register(settings: Settings, *, wait_s: float = 0) -> None:
-    """Make the dataset ``research/flights`` ready; what is there already is left alone. An api that is away is waited for.
+    """Make the dataset ``research/flights`` ready; one that is there is left alone, unless its first import failed.
+
+    Without a tenant ``research`` it becomes the first tenant's. An api that is away is waited for.
 
     Raises:
         StartupError: when the package is missing, or the platform refuses or fails to import it.
@@ -62,14 +64,31 @@ def register(settings: Settings, *, wait_s: float = 0) -> None:
     with httpx.Client(base_url=settings.api_url, trust_env=False, timeout=30) as client:
         meet(client, wait_s=wait_s)
         _sign_in(client, settings.secret("demo-proof"))
-        found = client.get("/datasets", params={"name": f"{TENANT}/{DATASET}"}).raise_for_status().json()["items"]
-        if found:
+        tenant = _tenant(settings)
+        found = client.get("/datasets", params={"name": f"{tenant}/{DATASET}"}).raise_for_status().json()["items"]
+        if found and found[0]["status"]["phase"] != "FAILED":
             return
         write(settings.data_dir / FOLDER)
-        _make_source(client, settings.data_dir)
-        body = {"name": DATASET, "tenant": TENANT, "source": SOURCE, "path": FOLDER, "description": DESCRIPTION}
-        made = _post(client, "/datasets", body)
-        _wait(client, str(made["id"]))
+        if found:
+            key = str(found[0]["id"])
+            _post(client, f"/datasets/{key}/imports", {})
+        else:
+            _make_source(client, tenant, settings.data_dir)
+            body = {"name": DATASET, "tenant": tenant, "source": SOURCE, "path": FOLDER, "description": DESCRIPTION}
+            key = str(_post(client, "/datasets", body)["id"])
+        _wait(client, key)
+
+
+def _tenant(settings: Settings) -> str:
+    """Return the tenant that the data becomes a dataset of.
+
+    Raises:
+        StartupError: when the settings name none.
+    """
+    names = [tenant.name for tenant in settings.seed.tenants]
+    if not names:
+        raise StartupError("No tenant is named in the settings.")
+    return TENANT if TENANT in names else names[0]
 
 
 def write(folder: Path) -> None:
@@ -137,10 +156,10 @@ def _sign_in(client: httpx.Client, proof: str) -> None:
     client.headers["Authorization"] = f"Bearer {answer['token']}"
 
 
-def _make_source(client: httpx.Client, root: Path) -> None:
-    found = client.get("/sources", params={"tenant": TENANT, "limit": 200}).raise_for_status().json()["items"]
+def _make_source(client: httpx.Client, tenant: str, root: Path) -> None:
+    found = client.get("/sources", params={"tenant": tenant, "limit": 200}).raise_for_status().json()["items"]
     if not any(item["name"] == SOURCE for item in found):
-        body = {"name": SOURCE, "tenant": TENANT, "kind": "files", "spec": {"root": str(root)}}
+        body = {"name": SOURCE, "tenant": tenant, "kind": "files", "spec": {"root": str(root)}}
         _post(client, "/sources", body)
 
 
