@@ -21,7 +21,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.sites import USER, ProcessSite, Seen, Site
-from tests.cluster.release import REGISTRY, installed
+from tests.cluster.release import REGISTRY, Release, installed
 from tests.support import wheels
 from tests.support.browser import chromium
 from tests.support.failpoints import Failpoints
@@ -76,7 +76,7 @@ def on_the_cluster(_: Path, draw: random.Random) -> Iterator[Site]:
     """Give a release of the chart under a generated path."""
     if REGISTRY not in os.environ:
         pytest.skip(f"needs the test cluster: {REGISTRY} is not set")
-    with installed(f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/") as site:
+    with installed(f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/", Release("path", "hb")) as site:
         yield site
 
 

@@ -84,6 +84,8 @@ def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
             "workspaceSpark": by_digest(built, "workspace-spark"),
         },
         "data": {"accessMode": "ReadWriteMany"},
+        # A node has two cores: a workspace and its job have to be able to run apart.
+        "homes": {"accessMode": "ReadWriteMany"},
         "server": on_node,
         "hub": on_node,
         "proxy": on_node,
@@ -101,7 +103,10 @@ def installed(path: str = "/", release: Release = TORPOR, **more: Any) -> Iterat
     built = images(registry)
     print(f"images: {time.monotonic() - began:.0f} s")
     try:
-        install(release, {**values(registry, built, path), **more})
+        content = {**values(registry, built, path), **more}
+        install(release, content)
+        # As the notes of the first say: tenants mount the platform's data once its claim is bound.
+        install(release, content)
         print(f"chart: installed after {time.monotonic() - began:.0f} s")
         yield site(release, path, registry)
     finally:
@@ -140,3 +145,8 @@ def uninstall(release: Release) -> None:
     ours = [name for name in names if name == release.namespace or name.startswith(release.prefix)]
     if ours:
         kubectl.run("delete", "namespace", *ours, "--wait=true", within_s=300)
+    # Tenants' volumes over the platform's data lie in no namespace, and are kept.
+    kept = kubectl.items("persistentvolumes", "-l", "app.kubernetes.io/managed-by=torpor")
+    volumes = [str(item["metadata"]["name"]) for item in kept if item["spec"]["claimRef"]["namespace"] in ours]
+    if volumes:
+        kubectl.run("delete", "persistentvolume", *volumes)

@@ -20,6 +20,8 @@ from tests.support.platform import until
 CONTAINER = "workspace"
 HOME, DATA = "/home/user", "/data"
 UID = 1000
+# The top folder, in which every start makes the points of its mounts, and the points of a workspace's own volumes.
+NOT_ENVIRONMENT = ("/", HOME, DATA, "/opt/workspace/runtime", "/opt/workspace/logs")
 POD_WITHIN_S = 120
 # Ends the kernels as a person does, by the server's own interface, so that it does not start them anew.
 END_KERNELS = """
@@ -98,7 +100,7 @@ class ClusterSite:
         exec_in = ("exec", "-i", "-n", self.tenant, workspace, "-c", CONTAINER, "--")
         kubectl.run(*exec_in, "/opt/torpor/bin/python", "-I", "-", stdin=END_KERNELS)
         self.names["node"] = kubectl.get("pod", workspace, "-n", self.tenant)["spec"]["nodeName"]
-        yield Seen(kubectl.tree(self.tenant, workspace, CONTAINER))  # type: ignore[arg-type]
+        yield Seen(_environment(kubectl.tree(self.tenant, workspace, CONTAINER)))
 
     @contextmanager
     def waking(self, workspace: str) -> Iterator[Seen]:
@@ -112,7 +114,7 @@ class ClusterSite:
         kubectl.run("wait", "pod/bare", "-n", self.tenant, "--for=condition=Ready", f"--timeout={POD_WITHIN_S}s")
         tree = kubectl.tree(self.tenant, "bare", "bare")
         kubectl.run("delete", "pod", "bare", "-n", self.tenant, "--grace-period=0", "--force")
-        yield Seen(tree)  # type: ignore[arg-type]
+        yield Seen(_environment(tree))
         until(lambda: self.node_of(workspace) == other, POD_WITHIN_S, f"the workspace wakes on {other}")
         self.uncordon()
 
@@ -139,3 +141,7 @@ class ClusterSite:
         query = "SELECT c.repository, c.digest FROM checkpoints c JOIN workspaces w ON w.checkpoint_id = c.id WHERE w.id = ?"
         row = self.rows(query, workspace)[0]
         return f"{self.registry}/{row['repository']}@{row['digest']}"
+
+
+def _environment(tree: dict[str, Any]) -> dict[str, Any]:
+    return {path: entry for path, entry in tree.items() if path not in NOT_ENVIRONMENT}
