@@ -87,7 +87,7 @@ def test_a_pod_that_the_cluster_refuses_says_by_which_limit_and_is_given_up_afte
 
 
 def test_two_jobs_of_one_user_share_the_node_of_their_home(world: PodWorld) -> None:
-    runs = [world.attempt("sh", "-c", "echo up; exec sleep 600", job=f"job-{number}") for number in (1, 2, 3)]
+    runs = [world.attempt("sh", "-c", "echo up; exec sleep 600", job=str(number)) for number in (1, 2, 3)]
     for run in runs:
         world.start(run)
     assert world.heard(lambda: all(world.api.log(run.name) for run in runs))

@@ -68,6 +68,8 @@ class World:
 
     def __init__(self) -> None:
         self.api = JobApi(self.host)
+        # Processes are found by their attempts' names, also those of another run of these tests beside this one.
+        self.mark = secrets.token_hex(4)
         self._gates: list[Gate] = []
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -99,10 +101,10 @@ class World:
         return self._gates[-1]
 
     def attempt(
-        self, *argv: str, job: str = "job-1", number: int = 1, environment: Checkpoint | None = None, **more: Any
+        self, *argv: str, job: str = "one", number: int = 1, environment: Checkpoint | None = None, **more: Any
     ) -> JobRun:
         fields: dict[str, Any] = {
-            "job_id": job,
+            "job_id": f"job-{self.mark}-{job}",
             "attempt": number,
             "ranks": 1,
             "kind": "command",

@@ -44,7 +44,7 @@ def test_a_job_sees_what_its_checkpoint_holds_and_cannot_change_it(world: Proces
     checkpoint = save_environment(world, tmp_path / "workspace" / "env")
     script = "import marker, sys; print(marker.VALUE, sys.prefix); open(sys.prefix + '/lib/new', 'w')"
     run = world.attempt("python", "-c", script, environment=checkpoint)
-    again = world.attempt("marker-tool", job="job-2", environment=checkpoint)
+    again = world.attempt("marker-tool", job="other", environment=checkpoint)
 
     async def start_both() -> None:
         await asyncio.gather(world.runner.start(run), world.runner.start(again))

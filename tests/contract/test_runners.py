@@ -32,7 +32,7 @@ def test_an_attempt_runs_and_its_end_is_known_until_it_is_forgotten(world: World
     run = world.attempt("sh", "-c", "echo done; exit 4")
     handle = world.start(run)
     fact = world.ended(run)
-    assert (fact.job_id, fact.attempt, fact.handle) == ("job-1", 1, handle)
+    assert (fact.job_id, fact.attempt, fact.handle) == (run.job_id, 1, handle)
     assert (fact.exit_code, fact.reason) == (4, "")
     assert world.api.log(run.name) == "done\n"
     assert world.api.exits[run.name]["exit_code"] == 4
@@ -100,7 +100,7 @@ def test_a_running_attempt_is_not_forgotten(world: World) -> None:
 
 
 def test_one_attempt_ends_without_the_other(world: World) -> None:
-    one, other = world.attempt("sleep", "600", job="job-1"), world.attempt("sleep", "600", job="job-2")
+    one, other = world.attempt("sleep", "600", job="one"), world.attempt("sleep", "600", job="other")
     handle, _ = world.start(one), world.start(other)
     world.end(one, handle)
     assert world.ended(one).alive is False
