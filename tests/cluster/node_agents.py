@@ -30,10 +30,11 @@ T = TypeVar("T")
 class Api:
     """The api's side of captures: hands out each claim once to its node's agent, and keeps what is reported.
 
-    ``gate`` holds back the answer to a result until it is set; ``cancels`` are operations whose heartbeats are told to give up.
+    ``cancels`` are operations whose heartbeats are told to give up; ``thaw`` is the answer to an agent that ends.
     """
 
     url: str
+    given: list[dict[str, Any]] = field(default_factory=list)
     waiting: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Api:
     def give(self, claim: dict[str, Any]) -> None:
         """Have the agent of the claim's node work on it."""
         with self.changed:
+            self.given.append(claim)
             self.waiting.append(claim)
             self.changed.notify_all()
 

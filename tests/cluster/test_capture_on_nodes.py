@@ -55,10 +55,13 @@ def agents(built: dict[str, Any], api: Api) -> Iterator[Agents]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def registry(host: str) -> Iterator[Registry]:
+@pytest.fixture(scope="module", autouse=True)
+def registry(host: str, api: Api) -> Iterator[Registry]:
     client = Registry(Address(host, insecure=True))
     yield client
+    for claim in api.given:
+        if claim["operation"] in api.results:
+            client.delete_manifest(claim["repository"], api.results[claim["operation"]]["digest"])
     client.close()
 
 
