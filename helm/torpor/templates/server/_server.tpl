@@ -23,6 +23,7 @@ spec:
         app.kubernetes.io/component: {{ .component }}
       annotations:
         {{- include "torpor.checksums" $root | nindent 8 }}
+        checksum/accounts: {{ list $root.Values.registry $root.Values.database $root.Values.blobs | toJson | sha256sum }}
     spec:
       serviceAccountName: {{ $name }}-{{ .account }}
       automountServiceAccountToken: true
