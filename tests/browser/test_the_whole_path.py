@@ -76,7 +76,9 @@ def on_the_cluster(_: Path, draw: random.Random) -> Iterator[Site]:
     """Give a release of the chart under a generated path."""
     if REGISTRY not in os.environ:
         pytest.skip(f"needs the test cluster: {REGISTRY} is not set")
-    with installed(f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/", Release("path", "hb")) as site:
+    with installed(
+        f"/{''.join(draw.choices(string.ascii_lowercase, k=5))}/{draw.randrange(100)}/", Release("path", "hb")
+    ) as site:
         yield site
 
 
