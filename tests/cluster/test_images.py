@@ -21,7 +21,7 @@ from images import plan
 from tests.cluster import kubectl
 from torpor_hub.cluster.access import Access
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 NODE = "torpor-1"
 PATIENCE_S = 180
