@@ -38,6 +38,17 @@ def apply(*objects: dict[str, Any]) -> None:
     run("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
 
+def delete(*objects: dict[str, Any]) -> None:
+    """Remove the objects, and wait until they are gone."""
+    run(
+        "delete",
+        "-f",
+        "-",
+        "--ignore-not-found",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}),
+    )
+
+
 def volume(namespace: str, claim: str) -> Path:
     """Return the folder of this machine behind a claim."""
     name = get("pvc", claim, "-n", namespace)["spec"]["volumeName"]
