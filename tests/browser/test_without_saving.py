@@ -35,6 +35,7 @@ def page(site: Platform) -> Iterator[Page]:
         yield opened
 
 
+@pytest.mark.slow
 def test_stop_asks_and_discards_and_a_job_says_what_it_runs_with(site: Platform, page: Page, tmp_path: Path) -> None:
     ada = Person(site, "ada")
     package = "".join(random.choices(string.ascii_lowercase, k=8))

@@ -50,6 +50,7 @@ def start(ada: Person, workspace: str, environment: str) -> None:
     ada.reaches(workspace, "RUNNING")
 
 
+@pytest.mark.slow
 def test_a_start_has_the_environment_that_was_asked_for(ada: Person, tmp_path: Path) -> None:
     package = "".join(random.choices(string.ascii_lowercase, k=8))
     workspace = ada.create("choices", "research")

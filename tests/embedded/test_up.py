@@ -166,6 +166,7 @@ def test_users_of_different_tenants_see_nothing_of_each_other(used: Used) -> Non
     assert used.ada.ended(job)["phase"] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_and_a_new_start_everything_is_as_it_was(used: Used) -> None:
     site, ada = used.site, used.ada
     again = "test -e $HOME/again && exit 0; touch $HOME/again; exec sleep 600"

@@ -23,6 +23,7 @@ def main(path, spark=None):
 """
 
 
+@pytest.mark.slow
 def test_a_spark_job_reads_parquet_and_runs_python_on_its_workers(api: JobApi, start: Start, tmp_path: Path) -> None:
     file = tmp_path / "numbers.parquet"
     pq.write_table(pa.table({"x": [1, 2, 3, 4]}), file)
