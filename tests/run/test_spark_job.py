@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.run.conftest import Start
 from tests.run.test_wrapper import CODE, NAME, notebook
