@@ -149,6 +149,13 @@ def test_people_read_what_is_free_where_anybody_knows() -> None:
     assert cause.message == "No node has 2 cores free. The most that one node has free is 1.5 cores."
 
 
+def test_nothing_is_called_free_that_pods_of_others_hold() -> None:
+    made = unschedulable("0/2 nodes are available: 2 Insufficient cpu.")
+    cause = diagnose_pod(made, replace(NOW, free=Amount(2000, 4 * GIB)))
+    assert cause is not None
+    assert cause.message == "No node has 2 cores free."
+
+
 def test_a_node_that_does_not_answer_is_said_and_nothing_is_called_dead() -> None:
     made = container("Running", running={})
     assert diagnose_pod(made, replace(NOW, node_answers=False)) == Cause(

@@ -152,16 +152,23 @@ def _no_room(pod: Json, message: str, free: Amount | None) -> Cause:
     lacking = [name for name in ("cpu", "memory", GPU) if f"Insufficient {name}" in message]
     said = {"cpu": cores(asked.cpu_milli), "memory": f"{size(asked.memory_bytes)} of memory", GPU: _gpus(asked)}
     wish = " and ".join(said[name] for name in lacking) or "what it asks for"
-    if free is None:
-        rest = ""
-    else:
-        has = {"cpu": cores(free.cpu_milli), "memory": f"{size(free.memory_bytes)} of memory", GPU: _gpus(free)}
-        rest = f" The most that one node has free is {' and '.join(has[name] for name in lacking)}." if lacking else ""
+    rest = "" if free is None else _free(asked, free, lacking)
     return Cause(
         "NO_ROOM",
         f"No node has {wish} free.{rest}",
         "Take a smaller profile, or put a workspace to sleep and start again.",
     )
+
+
+def _free(asked: Amount, free: Amount, lacking: Iterable[str]) -> str:
+    """Return the most that a node has, of what is known to lack: pods that the platform cannot see may hold the rest."""
+    facts = {
+        "cpu": (free.cpu_milli < asked.cpu_milli, cores(free.cpu_milli)),
+        "memory": (free.memory_bytes < asked.memory_bytes, f"{size(free.memory_bytes)} of memory"),
+        GPU: (free.gpu_count < asked.gpu_count, _gpus(free)),
+    }
+    short = [text for is_short, text in (facts[name] for name in lacking) if is_short]
+    return f" The most that one node has free is {' and '.join(short)}." if short else ""
 
 
 def _gpus(amount: Amount) -> str:
