@@ -48,7 +48,6 @@ class ClusterSettings(Closed):
     instance: str = Field("torpor", description="The release's name, a label of all of the platform's own pods.")
     namespace_prefix: str = Field("torpor-", description="What the name of a tenant's namespace begins with.")
     pull_secret: str = Field("torpor-pull", description="The pull secret that the controller keeps in each tenant.")
-    image_pull_policy: Literal["IfNotPresent", "Always"] = Field("IfNotPresent", description="When nodes pull.")
     homes: HomeSettings = HomeSettings()
     dns_namespace: str = Field("kube-system", description="The namespace of the cluster's DNS.")
     dns_labels: dict[str, str] = Field({"k8s-app": "kube-dns"}, description="Labels of the DNS's pods.")
@@ -69,7 +68,6 @@ class ClusterSettings(Closed):
     node_overhead_memory_bytes: int = Field(
         GIB // 4, ge=0, description="Memory of each node that other pods ask for, in bytes; it is not lent."
     )
-    shared_memory_bytes: int = Field(GIB, gt=0, description="Size of `/dev/shm` in a workspace, within its memory.")
     relax_x509: bool = Field(
         False, description="Accept a cluster certificate authority without key usage, which Python 3.13 refuses."
     )
