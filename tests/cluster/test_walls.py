@@ -35,7 +35,7 @@ from torpor_hub.podspecs import rights
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.settings import load
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 Record = Callable[[str, Any], None]
 MISSED_WITHIN_S = 15
 OF_THE_SERVER = f"app.kubernetes.io/instance={RELEASE.name},app.kubernetes.io/component=server"
