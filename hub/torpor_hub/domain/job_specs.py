@@ -96,7 +96,8 @@ def _text(content: Mapping[str, Any], name: str) -> str | None:
 
 def _name(content: Mapping[str, Any]) -> str:
     name = content.get("name")
-    _require(isinstance(name, str) and is_name(name), "/spec/name", f"{name!r} cannot name a job.", f"Use {RULE}.")
+    said = "The job has no name." if name is None else f"{name!r} cannot name a job."
+    _require(isinstance(name, str) and is_name(name), "/spec/name", said, f"Use {RULE}.")
     return str(name)
 
 
