@@ -81,3 +81,15 @@ def test_a_result_that_comes_after_the_sleep_was_given_up_moves_nothing(world: W
     with pytest.raises(StaleFence):
         world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
     assert world.show(key)["status"]["checkpoint"] is None
+
+
+def test_a_checkpoint_that_waits_for_the_end_of_a_sleep_is_what_the_sleep_saved(world: World) -> None:
+    key, claim = asleep_soon(world)
+    row = lambda tx: operations.workspace_of(tx, key)  # noqa: E731
+    waiting, _ = world.do(lambda tx: captures.request_checkpoint(tx, world.settings, row(tx)))
+    assert waiting is not None
+    assert world.do(lambda tx: captures.finish(tx, world.settings, claim.operation, claim.fence, RESULT))
+    world.do(lambda tx: sleeps.removed(tx, world.settings, row(tx)))
+    operation = world.do(lambda tx: operations.get(tx, waiting))
+    assert (operation.step, operation.result_digest) == ("DONE", RESULT.digest)
+    assert operation.ended_at is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from sqlalchemy import select
+
 from torpor_hub.domain import saving
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase, SleepStep
 from torpor_hub.errors import Conflict
@@ -113,9 +115,24 @@ def removed(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
         operations.end(tx, operation, SleepStep.DONE)
     ledger.release(tx, row.id)
     row.operation_id, row.grant_id, row.handle, row.unsaved = None, None, "", False
+    _answer_waiting(tx, row)
     operations.enter(tx, row, Phase.ASLEEP, message="Asleep: the environment is saved, nothing is held.")
     if row.desired == Desired.RUNNING:
         starts.begin(tx, settings, row, EnvironmentChoice.CURRENT)
+
+
+def _answer_waiting(tx: UnitOfWork, row: Workspace) -> None:
+    """Give what the sleep saved to checkpoints for jobs that waited for its end: nothing else will ever be saved of it."""
+    saved = tx.session.get(Checkpoint, row.checkpoint_id) if row.checkpoint_id else None
+    if saved is None:
+        return
+    waiting = select(Operation).where(
+        Operation.workspace_id == row.id, Operation.kind == "checkpoint", Operation.ended_at.is_(None)
+    )
+    for operation in tx.session.scalars(waiting):
+        operation.result_digest, operation.checkpoint_id = saved.digest, saved.id
+        operations.end(tx, operation, SleepStep.DONE)
+        operations.changed(tx, row, "checkpoint-done", operation=operation.id)
 
 
 def back_to_work(tx: UnitOfWork, row: Workspace) -> None:
