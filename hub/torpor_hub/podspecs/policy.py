@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torpor_hub.domain.units import Amount, cores, size
+from torpor_hub.domain.workspaces import Mount
 from torpor_hub.podspecs import names
 from torpor_hub.podspecs.quantities import GPU, amount
+from torpor_hub.podspecs.shape import ClusterShape
 
 Json = Mapping[str, Any]
 HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC")
@@ -33,6 +35,47 @@ class TenantPolicy:
     largest: Amount
     data_claims: frozenset[str] = frozenset()
     by_digest: bool = True
+
+
+class Run(Protocol):
+    """What a policy is made from: a ``domain.WorkspaceRun`` or a ``runners.base.JobRun``."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant's name."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant's id."""
+
+    @property
+    def image(self) -> str:
+        """What its pod runs."""
+
+    @property
+    def amount(self) -> Amount:
+        """What its pod gets."""
+
+    @property
+    def mounts(self) -> Sequence[Mount]:
+        """The data that it may read."""
+
+
+def policy_of(run: Run, shape: ClusterShape, repositories: str) -> TenantPolicy:
+    """Return what a run's pod may be, by the run itself. Of saved environments its tenant's own are allowed and no others.
+
+    ``repositories`` is the first part of the names of all repositories in the platform's registry.
+    """
+    saved = f"{shape.registry_host}/{repositories}/workspaces/"
+    return TenantPolicy(
+        tenant_id=run.tenant_id,
+        namespace=names.namespace(shape.namespace_prefix, run.tenant),
+        service_account=shape.service_account,
+        images=(f"{saved}{run.tenant}/" if run.image.startswith(saved) else run.image,),
+        largest=run.amount,
+        data_claims=frozenset(mount.claim for mount in run.mounts),
+        by_digest=bool(shape.registry_host),
+    )
 
 
 def violations(pod: Json, policy: TenantPolicy) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torpor_hub.cluster.kinds import Json
 from torpor_hub.errors import ClusterError, Denied, ObjectConflict, ObjectExists, ObjectMissing, RunnerError
 from torpor_hub.podspecs import names, room
 from torpor_hub.podspecs.job import COMPONENT, job_object, job_secret
-from torpor_hub.podspecs.policy import TenantPolicy, violations
+from torpor_hub.podspecs.policy import policy_of, violations
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.runners import job_facts
 from torpor_hub.runners.base import JobFact, JobRun, Salvage
@@ -243,22 +243,9 @@ class KubernetesRunner:
         """Compare the pod that the Job will make with what the run says that its tenant may have."""
         template = job["spec"]["template"]
         pod = {**template, "metadata": {**template["metadata"], "namespace": job["metadata"]["namespace"]}}
-        wrong = violations(pod, self._policy(run))
+        wrong = violations(pod, policy_of(run, self._shape, self._repositories))
         if wrong:
             raise RunnerError(f"{run.name} is not what its tenant may run: {' '.join(wrong)}")
-
-    def _policy(self, run: JobRun) -> TenantPolicy:
-        """Return what the run's pod may be. Of saved environments its tenant's own are allowed and no others."""
-        saved = f"{self._shape.registry_host}/{self._repositories}/workspaces/"
-        return TenantPolicy(
-            tenant_id=run.tenant_id,
-            namespace=names.namespace(self._shape.namespace_prefix, run.tenant),
-            service_account=self._shape.service_account,
-            images=(f"{saved}{run.tenant}/" if run.image.startswith(saved) else run.image,),
-            largest=run.amount,
-            data_claims=frozenset(mount.claim for mount in run.mounts),
-            by_digest=bool(self._shape.registry_host),
-        )
 
 
 @contextmanager

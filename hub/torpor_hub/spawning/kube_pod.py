@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from torpor_hub.cluster.kinds import Json
 from torpor_hub.cluster.shape import shape_of
 from torpor_hub.domain.workspaces import WorkspaceRun
-from torpor_hub.podspecs import names, policy
-from torpor_hub.podspecs.shape import ClusterShape
+from torpor_hub.podspecs import policy
 from torpor_hub.podspecs.workspace import workspace_pod
 from torpor_hub.settings import Settings
 from torpor_hub.spawning.pods import FINGERPRINT, fingerprint
@@ -33,7 +32,7 @@ def pod_of(
     shape = shape_of(settings)
     marks = {FINGERPRINT: fingerprint(token)}
     pod = workspace_pod(run, shape, args=args, environment=environment, base_url=base_url, annotations=marks)
-    wrong = policy.violations(pod, policy_of(run, settings, shape))
+    wrong = policy.violations(pod, policy.policy_of(run, shape, settings.registry.prefix))
     if wrong:
         raise refused(
             "The platform's own rules do not allow this workspace's pod.",
@@ -43,18 +42,3 @@ def pod_of(
             log="\n".join(wrong),
         )
     return pod
-
-
-def policy_of(run: WorkspaceRun, settings: Settings, shape: ClusterShape) -> policy.TenantPolicy:
-    """Return what the run's pod may be, by the run itself. Of saved environments its tenant's own are allowed and no others."""
-    saved = f"{settings.registry.host}/{settings.registry.prefix}/workspaces/"
-    own = f"{saved}{run.tenant}/"
-    return policy.TenantPolicy(
-        tenant_id=run.tenant_id,
-        namespace=names.namespace(shape.namespace_prefix, run.tenant),
-        service_account=shape.service_account,
-        images=(own if run.image.startswith(saved) else run.image,),
-        largest=run.amount,
-        data_claims=frozenset(mount.claim for mount in run.mounts),
-        by_digest=bool(settings.registry.host),
-    )
