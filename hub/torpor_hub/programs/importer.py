@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
-import os
 import signal
-import sys
 from functools import partial
-from pathlib import Path
 
-from torpor_hub.errors import StartupError
 from torpor_hub.importer.loop import serve
 from torpor_hub.importer.wire import Api
-from torpor_hub.settings import Settings, load
+from torpor_hub.programs.starting import start
+from torpor_hub.settings import Settings
 
 PROOF = "importer-proof"
 
 
 def main() -> None:
     """Run the importer until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="torpor-importer", description="Tests, samples and reads external data.")
-    parser.add_argument("--settings", type=Path, default=os.environ.get("TORPOR_SETTINGS"), help="the settings file")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if arguments.settings is None:
-        parser.error("name the settings file by --settings or TORPOR_SETTINGS")
-    try:
-        asyncio.run(run(load(Path(arguments.settings))))
-    except StartupError as error:
-        sys.exit(f"torpor-importer: {error}")
+    start("torpor-importer", "Tests, samples and reads external data.", run)
 
 
 async def run(settings: Settings) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
 import httpx
 
 from torpor_hub.errors import StartupError
-from torpor_hub.settings import Settings, load
+from torpor_hub.programs.starting import start
+from torpor_hub.settings import Settings
 from torpor_hub.supervisor.services import post_until_answered, proxy_arguments
 
 LOG = logging.getLogger(__name__)
@@ -23,17 +22,7 @@ LOOK_AGAIN_S = 0.2
 
 def main() -> None:
     """Run the proxy until SIGTERM or until it ends by itself, with its exit status."""
-    parser = argparse.ArgumentParser(prog="torpor-proxy", description="Routes people's requests.")
-    parser.add_argument("--settings", type=Path, default=os.environ.get("TORPOR_SETTINGS"), help="the settings file")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if arguments.settings is None:
-        parser.error("name the settings file by --settings or TORPOR_SETTINGS")
-    try:
-        sys.exit(asyncio.run(run(load(Path(arguments.settings)))))
-    except StartupError as error:
-        sys.exit(f"torpor-proxy: {error}")
+    sys.exit(start("torpor-proxy", "Routes people's requests.", run))
 
 
 async def run(settings: Settings) -> int:
