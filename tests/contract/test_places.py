@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.place_worlds import PodWorld, ProcessWorld, World
-from torpor_hub import failpoints
 from torpor_hub.domain.workspaces import Checkpoint
 from torpor_hub.errors import CorruptImage, FailpointError, PlaceError
 
@@ -23,14 +22,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     made: World = request.param(tmp_path / "state")
     yield made
     made.close()
-
-
-@pytest.fixture
-def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "failpoints"
-    folder.mkdir()
-    monkeypatch.setenv(failpoints.VARIABLE, str(folder))
-    return folder
 
 
 def test_a_place_without_workspaces_lists_none_and_says_what_it_lends(world: World) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from tests.contract.place_worlds import PLATFORM, POOL, ProcessWorld
 from tests.processes.workspace_runs import until
-from torpor_hub import failpoints
 from torpor_hub.domain.workspaces import Checkpoint
 from torpor_hub.errors import CorruptImage, EnvironmentMismatch, FailpointError, PlaceError
 from torpor_hub.processes import freeze, identity, launch, layering, records
@@ -24,14 +23,6 @@ def world(tmp_path: Path) -> Iterator[ProcessWorld]:
     made = ProcessWorld(tmp_path / "state")
     yield made
     made.close()
-
-
-@pytest.fixture
-def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "failpoints"
-    folder.mkdir()
-    monkeypatch.setenv(failpoints.VARIABLE, str(folder))
-    return folder
 
 
 def test_the_pool_is_lent_as_it_is_set(world: ProcessWorld) -> None:
