@@ -39,7 +39,7 @@ def strays(site: Platform) -> dict[int, str]:
     known = {site.process.pid, *roots}
     known |= {stat.pid for root in roots for stat in trees.descendants(root, census)}
     found = site.processes()
-    below = {stat.pid: f"(descendant of {site.process.pid})" for stat in trees.descendants(site.process.pid, census)}
+    below = {stat.pid: f"{_name(stat.pid)}: {stat}" for stat in trees.descendants(site.process.pid, census)}
     return {pid: command for pid, command in {**below, **found}.items() if pid not in known and _lives(pid)}
 
 
@@ -131,6 +131,13 @@ def _running(site: Platform) -> dict[str, identity.Identity]:
 
 def _blob(folder: Path, digest: str) -> bytes:
     return (folder / "blobs/sha256" / digest.removeprefix("sha256:")).read_bytes()
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return "(gone)"
 
 
 def _state(pid: int) -> str:

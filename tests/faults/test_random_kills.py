@@ -5,10 +5,11 @@ The seed is printed; ``TORPOR_SEED`` repeats the draws (not the machine's timing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import_stage_s = 10
 thaw_after_s = 60
 """
 CONVERGES_WITHIN_S = 300
+AGREE_WITHIN_S = 30
 
 
 @dataclass
@@ -102,16 +104,21 @@ def weather(town: Town, count: int) -> None:
 def truth_and_record_agree(town: Town) -> None:
     """Compare processes, files and database after the storm; each may need a moment to be seen."""
     site = town.site
-    until(lambda: not oracles.strays(site), 30, f"no stray process; there are {oracles.strays(site)}")
+    _comes_true(lambda: oracles.strays(site), "stray processes")
     assert oracles.frozen(site) == []
-    until(
-        lambda: not oracles.wrong_reservations(site), 30, f"right reservations, not {oracles.wrong_reservations(site)}"
-    )
+    _comes_true(lambda: oracles.wrong_reservations(site), "wrong reservations")
     assert list(oracles.wrong_workspaces(site)) == []
     assert list(oracles.wrong_images(site)) == []
     assert list(oracles.disagreements(site, [life.person for life in town.lives])) == []
     armed = [file.name for file in town.storm.failpoints.folder.iterdir() if file.name != "hits.log"]
     assert armed == []
+
+
+def _comes_true(wrong: Callable[[], object], what: str) -> None:
+    """Wait until nothing is wrong; say what is wrong at the end, not at the beginning."""
+    with contextlib.suppress(AssertionError):
+        until(lambda: not wrong(), AGREE_WITHIN_S, what)
+    assert not (left := wrong()), f"{what} after {AGREE_WITHIN_S} s: {left}"
 
 
 def nothing_is_lost(life: Life) -> None:

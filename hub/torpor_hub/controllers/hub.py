@@ -1,4 +1,4 @@
-"""Calling the hub: it starts servers, and that is all we ask of it."""
+"""Calling the hub: it starts servers and leads to them, and that is all we ask of it."""
 
 from __future__ import annotations
 
@@ -43,3 +43,17 @@ class Hub:
                 f"The hub answered {answer.status_code} to the start of '{server}'.",
                 next_step="It is asked again in a moment.",
             )
+
+    async def leads_to(self, user: str, server: str) -> bool:
+        """Return whether the proxy leads to a server: the hub calls it ready once its route is there.
+
+        Raises:
+            Unavailable: when the hub does not answer.
+        """
+        try:
+            answer = await self._client.get(f"/users/{user}")
+        except httpx.HTTPError as error:
+            raise Unavailable("The hub does not answer.", next_step="It is asked again in a moment.") from error
+        if answer.status_code != 200:
+            return False
+        return bool(answer.json().get("servers", {}).get(server, {}).get("ready"))

@@ -32,6 +32,7 @@ GRACE_S = 5.0
 LOG_LINES = 200
 SILENT_TURNS = 15
 WELCOME_S = 8.0
+ROUTE_WITHIN_S = 10.0
 
 
 class Images(Protocol):
@@ -70,6 +71,7 @@ class WorkspaceController:
         self._silent: dict[str, int] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._welcomes: dict[str, float] = {}
+        self._answering: dict[str, float] = {}
         self._steps: Mapping[Next, Callable[[Seen], Awaitable[None]]] = {
             Next.PREPARE: self._prepare,
             Next.CALL_HUB: self._call_hub,
@@ -253,9 +255,23 @@ class WorkspaceController:
 
     async def _running(self, seen: Seen) -> None:
         fact = seen.view.fact
-        if fact is not None:
-            await asyncio.to_thread(failpoints.hit, "start.answering")
-            await self._lead.record(lambda tx: starts.running(tx, operations.workspace_of(tx, seen.id), fact))
+        if fact is None or not await self._is_reachable(seen):
+            return
+        await asyncio.to_thread(failpoints.hit, "start.answering")
+        await self._lead.record(lambda tx: starts.running(tx, operations.workspace_of(tx, seen.id), fact))
+
+    async def _is_reachable(self, seen: Seen) -> bool:
+        """Return whether what answers can be visited; a hub that is away keeps no start from its end."""
+        start = seen.view.grant_id or seen.id
+        since = self._answering.setdefault(start, time.monotonic())
+        try:
+            reachable = await self._hub.leads_to(seen.user, seen.name)
+        except Unavailable:
+            reachable = False
+        if reachable or time.monotonic() - since > ROUTE_WITHIN_S:
+            del self._answering[start]
+            return True
+        return False
 
     async def _died_at_start(self, seen: Seen) -> None:
         fact = seen.view.fact
