@@ -27,7 +27,10 @@ Json = dict[str, Any]
 
 
 class StandInHub:
-    """Makes the pod of a granted start, as the hub does. ``change`` spoils what is made; ``told`` are the refusals."""
+    """Makes the pod of a granted start, as the hub does. ``change`` spoils what is made; ``told`` are the refusals.
+
+    ``routed`` is whether the proxy leads to what runs; None for a hub that is away.
+    """
 
     command: tuple[str, ...] = ENTRY
     args: tuple[str, ...] = ()
@@ -36,6 +39,7 @@ class StandInHub:
         self._store, self._settings, self._cluster = store, settings, cluster
         self.change: Callable[[Json], None] = lambda _: None
         self.told: list[str] = []
+        self.routed: bool | None = True
 
     async def start(self, user: str, server: str) -> None:
         try:
@@ -55,7 +59,9 @@ class StandInHub:
             raise Unavailable("It runs already.") from error
 
     async def leads_to(self, user: str, server: str) -> bool:
-        return True
+        if self.routed is None:
+            raise Unavailable("The hub does not answer.")
+        return self.routed
 
     def _ask(self, server: str) -> WorkspaceRun | None:
         with self._store.begin("hub") as tx:
