@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "howto" / "install-on-a-cluster.md"
 ANSWERS_WITHIN_S = 60.0
+# The node that the page empties, and the one of the test cluster on which the platform itself is not.
+ITS_NODE, NODE = "node-1", "torpor-1"
 
 
 def section(title: str) -> str:
@@ -67,7 +69,7 @@ class Reader:
     def _run(self, line: str) -> str:
         if "port-forward" in line:
             return ""
-        own = line.replace("my-values.yaml", str(self.values)).split()
+        own = line.replace("my-values.yaml", str(self.values)).replace(ITS_NODE, NODE).split()
         ended = subprocess.run(own, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, f"{line}\n{ended.stderr[-2000:]}"
         return ended.stdout
@@ -100,6 +102,11 @@ def test_who_follows_the_page_has_a_platform_and_can_be_rid_of_it(reader: Reader
     reader.runs("Upgrade")
     assert secrets_of_release() == before
     assert reader.signs_in("ada", password)
+
+    reader.runs("Empty a node")
+    node = kubectl.get("node", NODE)
+    assert not node["spec"].get("unschedulable"), "the node takes workspaces again"
+    assert "torpor/drain" not in node["metadata"]["labels"]
 
     uninstalled, *removals = [line for block in blocks("Uninstall", "bash") for line in block.strip().splitlines()]
     reader._run(uninstalled)

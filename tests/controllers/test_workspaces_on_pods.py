@@ -27,11 +27,11 @@ Json = dict[str, Any]
 
 
 class World(PodPlatform):
-    """The platform over a fake cluster in which the homes of all members are there."""
+    """The platform over a fake cluster in which the homes of all members are there; ``values`` are settings."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: Store, **values: Any) -> None:
         self.cluster, self.registry = FakeCluster(), FakeImages()
-        settings = fresh_settings(folder, store, registry={"host": "registry.example"})
+        settings = fresh_settings(folder, store, registry={"host": "registry.example"}, **values)
         registry: Any = self.registry
         super().__init__(store, settings, self.cluster.client, registry)
         self.cluster.put(node("node-0"))

@@ -103,6 +103,27 @@ CASES = {
         Next.REMOVE,
     ),
     "a node that is back has its workspaces back": (view(Phase.UNREACHABLE, fact=fact()), Next.ANSWERS_AGAIN),
+    "a node that is being emptied has its workspaces put to sleep": (
+        view(Phase.RUNNING, fact=fact(draining=True)),
+        Next.DRAIN,
+    ),
+    "one that does not answer there too": (
+        view(Phase.UNREACHABLE, fact=fact(draining=True, answering=False)),
+        Next.DRAIN,
+    ),
+    "but not while something is under way": (
+        view(Phase.RUNNING, fact=fact(draining=True), work=Work("checkpoint", "UPLOAD")),
+        Next.NOTHING,
+    ),
+    "nor on a node that is off": (
+        view(Phase.UNREACHABLE, fact=fact(draining=True, answering=False, reachable=False)),
+        Next.NOTHING,
+    ),
+    "who cannot be saved is told of it once": (
+        view(Phase.RUNNING, fact=fact(draining=True), told_of_drain=True),
+        Next.NOTHING,
+    ),
+    "and told again when the node stays": (view(Phase.RUNNING, fact=fact(), told_of_drain=True), Next.KEEPS_NODE),
     "nothing happens to what rests": (view(Phase.ASLEEP, desired=Desired.ASLEEP), Next.NOTHING),
 }
 

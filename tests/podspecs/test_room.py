@@ -12,9 +12,9 @@ from torpor_hub.podspecs import room
 from torpor_hub.podspecs.quantities import parse
 
 
-def node(name: str, *, ready: str = "True", cordoned: bool = False) -> dict[str, Any]:
+def node(name: str, *, ready: str = "True", cordoned: bool = False, **labels: str) -> dict[str, Any]:
     return {
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": labels},
         "spec": {"unschedulable": cordoned},
         "status": {
             "allocatable": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
@@ -38,6 +38,32 @@ def test_what_runs_on_a_node_is_not_free_there_and_what_has_ended_is() -> None:
 def test_a_node_that_is_cordoned_or_silent_has_no_room() -> None:
     assert room.free([node("a", cordoned=True), node("b", ready="Unknown")], []) == {}
     assert room.freest({}) == Amount()
+
+
+DRAINS = {"true": True, "": True, "2026-01-31": True, "false": False, None: False}
+
+
+@pytest.mark.parametrize(("value", "drains"), DRAINS.items())
+def test_a_node_that_an_admin_empties_gets_nothing_new(value: str | None, drains: bool) -> None:
+    labels = {} if value is None else {"torpor/drain": value}
+    marked = node("a", **labels)
+    assert room.draining(marked) is drains
+    assert (room.free([marked], []) == {}) is drains
+    assert takes(pod()["spec"]["affinity"]["nodeAffinity"], labels) is not drains
+
+
+def takes(affinity: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Return whether the scheduler would give a pod of this affinity to a node of these labels."""
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    meets = {
+        "DoesNotExist": lambda rule: rule["key"] not in labels,
+        "In": lambda rule: labels.get(rule["key"]) in rule["values"],
+    }
+    return any(all(meets[rule["operator"]](rule) for rule in term["matchExpressions"]) for term in terms)
+
+
+def test_a_cordon_alone_empties_nothing() -> None:
+    assert room.draining(node("a", cordoned=True)) is False
 
 
 def test_capacity_counts_cordoned_nodes_but_no_silent_ones() -> None:

@@ -99,7 +99,7 @@ def test_what_is_no_part_of_a_saved_environment_lies_outside_of_the_container() 
 def test_pods_of_one_home_share_a_node_only_where_the_home_can_be_on_one_only() -> None:
     (term,) = pod()["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["labelSelector"]["matchLabels"]["torpor/user"] == "usr-1"
-    assert "affinity" not in pod(replace(SHAPE, home_access_mode="ReadWriteMany"))["spec"]
+    assert "podAffinity" not in pod(replace(SHAPE, home_access_mode="ReadWriteMany"))["spec"]["affinity"]
 
 
 def test_no_token_and_no_addresses_of_services_reach_a_workspace() -> None:

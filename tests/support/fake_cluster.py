@@ -162,12 +162,20 @@ class FakeCluster:
                 news.put_nowait(Event(change, copy.deepcopy(thing)))
 
 
-def node(name: str, *, ready: str = "True", cpu: str = "4", memory: str = "8Gi", **spec: Any) -> Json:
+def node(
+    name: str,
+    *,
+    ready: str = "True",
+    cpu: str = "4",
+    memory: str = "8Gi",
+    labels: Mapping[str, str] | None = None,
+    **spec: Any,
+) -> Json:
     """Return a node."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
         "spec": spec,
         "status": {
             "conditions": [{"type": "Ready", "status": ready}],

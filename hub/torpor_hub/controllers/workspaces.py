@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from sqlalchemy import select
 from torpor_hub import failpoints
 from torpor_hub.controllers.base import Leadership
 from torpor_hub.controllers.hub import Hub
+from torpor_hub.domain import draining
 from torpor_hub.domain.diagnose import diagnose
 from torpor_hub.domain.lifecycle import Next, StartStep, View, Work, decide
 from torpor_hub.domain.workspaces import Checkpoint as Saved
@@ -72,6 +73,8 @@ class WorkspaceController:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._welcomes: dict[str, float] = {}
         self._answering: dict[str, float] = {}
+        self._drains = draining.Drains()
+        self._draining: frozenset[str] = frozenset()
         self._steps: Mapping[Next, Callable[[Seen], Awaitable[None]]] = {
             Next.PREPARE: self._prepare,
             Next.CALL_HUB: self._call_hub,
@@ -84,6 +87,8 @@ class WorkspaceController:
             Next.SILENT: self._went_silent,
             Next.ANSWERS_AGAIN: self._answers_again,
             Next.BEGIN_SLEEP: self._begin_sleep,
+            Next.DRAIN: self._drain,
+            Next.KEEPS_NODE: self._keeps_node,
             Next.REMOVE: self._remove,
             Next.SLEEP_OVERDUE: self._sleep_overdue,
             Next.BACK_TO_WORK: self._back_to_work,
@@ -99,7 +104,9 @@ class WorkspaceController:
         except PlaceError as error:
             LOG.warning("nothing is known of the workspaces now: %s", error)
             return
-        for seen in await asyncio.to_thread(self._look, facts):
+        everything = await asyncio.to_thread(self._look, facts)
+        self._draining = self._drained_next(everything)
+        for seen in everything:
             task = self._busy.get(seen.id)
             step = decide(seen.view)
             self._count_silence(seen, step)
@@ -145,9 +152,19 @@ class WorkspaceController:
             return False
         if step is Next.CALL_HUB:
             return time.monotonic() - self._hub_called.get(seen.id, 0) > HUB_AGAIN_S
+        if step is Next.DRAIN:
+            return seen.id in self._draining
         fact = seen.view.fact
         unreachable = fact is not None and not fact.reachable
         return step is not Next.SILENT or unreachable or self._silent[seen.id] >= SILENT_TURNS
+
+    def _drained_next(self, everything: Sequence[Seen]) -> frozenset[str]:
+        """Return which of the workspaces on nodes that are being emptied go to sleep in this turn."""
+        nodes = {seen.id: seen.view.fact.node for seen in everything if seen.view.fact is not None}
+        there = [seen for seen in everything if seen.id in nodes]
+        waiting = {seen.id: nodes[seen.id] for seen in there if decide(seen.view) is Next.DRAIN}
+        sleeping = {seen.id: nodes[seen.id] for seen in there if seen.view.phase is Phase.SLEEPING}
+        return self._drains.choose(waiting, sleeping, time.monotonic())
 
     def _count_silence(self, seen: Seen, step: Next) -> None:
         self._silent[seen.id] = self._silent.get(seen.id, 0) + 1 if step is Next.SILENT else 0
@@ -309,6 +326,12 @@ class WorkspaceController:
     async def _begin_sleep(self, seen: Seen) -> None:
         await self._lead.record(lambda tx: sleeps.wish(tx, self._settings, operations.workspace_of(tx, seen.id)))
 
+    async def _drain(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: sleeps.drain(tx, self._settings, operations.workspace_of(tx, seen.id)))
+
+    async def _keeps_node(self, seen: Seen) -> None:
+        await self._lead.record(lambda tx: sleeps.keeps_node(tx, operations.workspace_of(tx, seen.id)))
+
     async def _remove(self, seen: Seen) -> None:
         await asyncio.to_thread(failpoints.hit, "sleep.before_remove")
         if not await self._lead.record(lambda tx: sleeps.removing(tx, operations.workspace_of(tx, seen.id))):
@@ -364,6 +387,7 @@ def _see(tx: UnitOfWork, row: Workspace, fact: Fact | None) -> Seen:
         _work(tx, operation),
         fact,
         grant_expired=grant is not None and grant.used_at is None and grant.expires_at < tx.now,
+        told_of_drain=row.reason == draining.REASON,
     )
     return Seen(
         row.id, row.name, tx.session.get_one(User, row.user_id).name, row.user_id, row.handle, row.message, view

@@ -33,6 +33,8 @@ class Next(StrEnum):
     SILENT = "silent"
     ANSWERS_AGAIN = "answers-again"
     BEGIN_SLEEP = "begin-sleep"
+    DRAIN = "drain"
+    KEEPS_NODE = "keeps-node"
     REMOVE = "remove"
     SLEEP_OVERDUE = "sleep-overdue"
     BACK_TO_WORK = "back-to-work"
@@ -57,7 +59,10 @@ class Work:
 
 @dataclass(frozen=True)
 class View:
-    """Wish, record and fact of one workspace. ``fact`` None: the place does not have it."""
+    """Wish, record and fact of one workspace. ``fact`` None: the place does not have it.
+
+    ``told_of_drain``: its owner was told that its node is being emptied, and that it cannot be saved.
+    """
 
     phase: Phase
     desired: Desired
@@ -65,6 +70,7 @@ class View:
     work: Work | None
     fact: Fact | None
     grant_expired: bool = False
+    told_of_drain: bool = False
 
 
 STARTS = (Phase.STARTING, Phase.WAKING)
@@ -130,7 +136,14 @@ def _running(view: View, alive: bool) -> Next:
         return Next.SILENT
     if view.phase is Phase.UNREACHABLE and answers:
         return Next.ANSWERS_AGAIN
-    return Next.NOTHING
+    return _draining(view)
+
+
+def _draining(view: View) -> Next:
+    fact = view.fact
+    if fact is None or not fact.reachable or view.work is not None or fact.draining is view.told_of_drain:
+        return Next.NOTHING
+    return Next.DRAIN if fact.draining else Next.KEEPS_NODE
 
 
 def _sleeping(view: View, alive: bool) -> Next:

@@ -129,9 +129,9 @@ class Fact:
     ``alive`` is None where the place cannot tell: unknown is never taken for stopped. ``handle`` names exactly this start
     (process id and start time, or pod UID), so that nothing else can be removed in its stead. ``frozen``: it stands still for a
     capture, and nothing in it can have changed since; None where the place cannot see that. ``node`` and ``container`` say where
-    it runs, in a place of many nodes; ``reachable`` tells that this node answers. ``verdict``: why it will not come up, or ended,
-    where the place knows more than an exit code and a log; of one that cannot be reached, why. ``waits_for``: a sentence on what
-    one that comes up waits for; empty where the place cannot tell.
+    it runs, in a place of many nodes; ``reachable`` tells that this node answers, ``draining`` that an admin
+    empties it. ``verdict``: why it will not come up, or ended, where the place knows more than an exit code and a log; of one that
+    cannot be reached, why. ``waits_for``: a sentence on what one that comes up waits for; empty where the place cannot tell.
     """
 
     workspace_id: str
@@ -146,5 +146,6 @@ class Fact:
     node: str = ""
     container: str = ""
     reachable: bool = True
+    draining: bool = False
     verdict: Cause | None = None
     waits_for: str = ""

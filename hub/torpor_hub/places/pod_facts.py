@@ -43,6 +43,7 @@ def fact_of(pod: Json, around: Surroundings) -> Fact | None:
         node=pod["spec"].get("nodeName", ""),
         container=str(_container(pod).get("containerID", "")).removeprefix(SCHEME),
         reachable=around.node_answers or not alive,
+        draining=around.node_drains,
         verdict=_verdict(pod, around, alive=alive),
         waits_for=f"{progress(pod)}." if alive and not _is_ready(pod) else "",
     )
@@ -82,6 +83,12 @@ def node_answers(pod: Json, nodes: Mapping[tuple[str, str], Json]) -> bool:
     name = pod["spec"].get("nodeName", "")
     node = nodes.get(("", name))
     return not name or (node is not None and room.answers(node))
+
+
+def node_drains(pod: Json, nodes: Mapping[tuple[str, str], Json]) -> bool:
+    """Return whether the node that the pod is on is being emptied."""
+    node = nodes.get(("", pod["spec"].get("nodeName", "")))
+    return node is not None and room.draining(node)
 
 
 def lent(nodes: Sequence[Json], selector: Mapping[str, str], overhead: Amount) -> Amount:

@@ -87,7 +87,8 @@ class PodView:
         if free is not None and room.requested(pod).fits(free):
             # Pods that nobody here may see have the rest: what is free is not known.
             free = None
-        return Surroundings(now_s, events, free=free, node_answers=answers)
+        drains = pod_facts.node_drains(pod, nodes.objects)
+        return Surroundings(now_s, events, free=free, node_answers=answers, node_drains=drains)
 
     async def _events_of(self, pod: Json, now_s: float) -> tuple[Json, ...]:
         """Return the events of a pod that does not come up, and those of claims without a volume."""

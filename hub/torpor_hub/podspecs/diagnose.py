@@ -39,7 +39,8 @@ FAILED_BY_NODE = {
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known beside a pod: the time (Unix), events of it and of its claims, what is free, and whether its node answers.
+    """What is known beside a pod: the time (Unix), events of it and of its claims, what is free, and whether its node answers
+    and is being emptied.
 
     ``free`` is the most that any one node has free; None where nobody may see the nodes. ``log`` are the last lines that the
     program wrote; where there are none, the pod's own status has the end of them.
@@ -49,6 +50,7 @@ class Surroundings:
     events: tuple[Json, ...] = ()
     free: Amount | None = None
     node_answers: bool = True
+    node_drains: bool = False
     log: str = ""
     had_answered: bool = False
 

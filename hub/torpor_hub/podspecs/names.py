@@ -15,6 +15,8 @@ GRANT = "torpor/grant"
 USER = "torpor/user"
 JOB = "torpor/job"
 ATTEMPT = "torpor/attempt"
+# Of nodes, and set by admins.
+DRAIN = "torpor/drain"
 OWNER = "torpor"
 MANAGED = f"{MANAGED_BY}={OWNER}"
 LONGEST, LONGEST_SUBDOMAIN = 63, 253

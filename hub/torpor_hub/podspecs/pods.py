@@ -8,7 +8,7 @@ from typing import Any
 
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import Mount
-from torpor_hub.podspecs import names, security
+from torpor_hub.podspecs import names, room, security
 from torpor_hub.podspecs.quantities import GPU
 from torpor_hub.podspecs.shape import ClusterShape
 
@@ -48,6 +48,7 @@ def pod_spec(program: Program, user_id: str, shape: ClusterShape, *, grace_s: in
         "terminationGracePeriodSeconds": grace_s,
         "securityContext": security.pod_security(),
         "tolerations": _tolerations(program.amount, shape),
+        "affinity": _affinity(user_id, shape),
         "containers": [_container(program)],
         "volumes": _volumes(program, user_id),
     }
@@ -55,8 +56,6 @@ def pod_spec(program: Program, user_id: str, shape: ClusterShape, *, grace_s: in
         spec["imagePullSecrets"] = [{"name": shape.pull_secret}]
     if shape.node_selector:
         spec["nodeSelector"] = dict(shape.node_selector)
-    if shape.home_access_mode == ONE_NODE:
-        spec["affinity"] = _beside_own(user_id)
     return spec
 
 
@@ -131,10 +130,15 @@ def _tolerations(amount: Amount, shape: ClusterShape) -> list[dict[str, Any]]:
     return [*lost, *gpu, *(dict(toleration) for toleration in shape.tolerations)]
 
 
+def _affinity(user_id: str, shape: ClusterShape) -> dict[str, Any]:
+    beside = {"podAffinity": _beside_own(user_id)} if shape.home_access_mode == ONE_NODE else {}
+    return {"nodeAffinity": room.not_draining(), **beside}
+
+
 def _beside_own(user_id: str) -> dict[str, Any]:
     """Return the affinity that keeps pods with the same home on one node, where a home can be mounted on one only."""
     term = {
         "labelSelector": {"matchLabels": {names.MANAGED_BY: names.OWNER, names.USER: user_id}},
         "topologyKey": "kubernetes.io/hostname",
     }
-    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}

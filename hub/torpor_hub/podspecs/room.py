@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torpor_hub.domain.units import Amount
-from torpor_hub.podspecs import quantities
+from torpor_hub.podspecs import names, quantities
 
 Json = Mapping[str, Any]
+STAYS = "false"
 ENDED = ("Succeeded", "Failed")
 
 
@@ -18,9 +19,23 @@ def answers(node: Json) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
+def draining(node: Json) -> bool:
+    """Return whether an admin empties the node: it carries the label for that, whatever its value but "false"."""
+    labels: Json = node["metadata"].get("labels") or {}
+    return bool(labels.get(names.DRAIN, STAYS) != STAYS)
+
+
+def not_draining() -> Json:
+    """Return the node affinity of a pod that no node which is being emptied may get."""
+    unmarked = {"key": names.DRAIN, "operator": "DoesNotExist"}
+    stays = {"key": names.DRAIN, "operator": "In", "values": [STAYS]}
+    terms = [{"matchExpressions": [expression]} for expression in (unmarked, stays)]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
 def usable(node: Json) -> bool:
     """Return whether the node answers and takes new pods."""
-    return answers(node) and not node.get("spec", {}).get("unschedulable")
+    return answers(node) and not node.get("spec", {}).get("unschedulable") and not draining(node)
 
 
 def capacity(nodes: Iterable[Json]) -> Amount:

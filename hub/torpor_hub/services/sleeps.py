@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from torpor_hub.domain import saving
+from torpor_hub.domain import draining, saving
+from torpor_hub.domain.diagnose import Cause
 from torpor_hub.domain.workspaces import Desired, EnvironmentChoice, Phase, SleepStep
 from torpor_hub.errors import Conflict
 from torpor_hub.services import ledger, operations, starts
@@ -17,6 +18,9 @@ from torpor_hub.stores.tables import Checkpoint, Operation, Workspace
 
 REMOVAL = timedelta(seconds=30)
 AWAKE = (Phase.RUNNING, Phase.UNREACHABLE)
+ASKED = Cause("", "Going to sleep: the environment is being saved.", "")
+AT_REST = Cause("", "Asleep: the environment is saved, nothing is held.", "")
+RESTS = {draining.REASON: draining.ASLEEP}
 
 
 def wish(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
@@ -41,8 +45,28 @@ def wish(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
         begin(tx, settings, row)
 
 
-def begin(tx: UnitOfWork, settings: Settings, row: Workspace) -> Operation:
-    """Begin the sleep: an operation that the agent claims."""
+def drain(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
+    """Begin the sleep of a workspace whose node an admin empties; where it cannot be saved, say what its end will cost.
+
+    One that has come to something else meanwhile is left to that.
+    """
+    if row.phase not in AWAKE or row.operation_id is not None or row.desired != Desired.RUNNING:
+        return
+    if settings.save_environments:
+        row.desired, row.asleep_because = Desired.ASLEEP, draining.BECAUSE
+        begin(tx, settings, row, draining.GOES_TO_SLEEP)
+    else:
+        _tell(tx, row, Phase(row.phase), draining.CANNOT_SLEEP)
+
+
+def keeps_node(tx: UnitOfWork, row: Workspace) -> None:
+    """Take back what was said of a node that is not being emptied any more."""
+    if row.reason == draining.REASON and row.phase in AWAKE:
+        operations.enter(tx, row, Phase(row.phase), message="Its node is not being emptied any more.")
+
+
+def begin(tx: UnitOfWork, settings: Settings, row: Workspace, cause: Cause = ASKED) -> Operation:
+    """Begin the sleep, for a cause: an operation that the agent claims."""
     operation = operations.begin(
         tx,
         row,
@@ -51,10 +75,10 @@ def begin(tx: UnitOfWork, settings: Settings, row: Workspace) -> Operation:
         deadline_s=settings.limits.sleep_s,
         handle=row.handle,
         thaw_after_s=int(settings.limits.thaw_after_s),
-        payload={"expected": row.checkpoint_id},
+        payload={"expected": row.checkpoint_id, "cause": cause.reason},
     )
     row.operation_id = operation.id
-    operations.enter(tx, row, Phase.SLEEPING, message="Going to sleep: the environment is being saved.")
+    _tell(tx, row, Phase.SLEEPING, cause)
     return operation
 
 
@@ -116,9 +140,15 @@ def removed(tx: UnitOfWork, settings: Settings, row: Workspace) -> None:
     ledger.release(tx, row.id)
     row.operation_id, row.grant_id, row.handle, row.unsaved = None, None, "", False
     _answer_waiting(tx, row)
-    operations.enter(tx, row, Phase.ASLEEP, message="Asleep: the environment is saved, nothing is held.")
+    _tell(
+        tx, row, Phase.ASLEEP, RESTS.get(operation.payload.get("cause", "") if operation is not None else "", AT_REST)
+    )
     if row.desired == Desired.RUNNING:
         starts.begin(tx, settings, row, EnvironmentChoice.CURRENT)
+
+
+def _tell(tx: UnitOfWork, row: Workspace, phase: Phase, cause: Cause) -> None:
+    operations.enter(tx, row, phase, reason=cause.reason, message=cause.message, next_step=cause.next_step)
 
 
 def _answer_waiting(tx: UnitOfWork, row: Workspace) -> None:
