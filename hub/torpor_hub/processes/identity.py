@@ -122,6 +122,15 @@ def threads(pid: int) -> list[int]:
         return []
 
 
+def is_thread(pid: int) -> bool:
+    """Return whether ``pid`` is a thread beside its process's first one (proc(5), ``Tgid``); one that is gone is none."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as stream:  # noqa: PTH123 - its speed is its purpose
+            return not any(line.split() == [b"Tgid:", b"%d" % pid] for line in stream)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def is_dead(stat: Stat) -> bool:
     """Return whether nothing of the process runs: its first thread may be a zombie while others go on."""
     return stat.state in DEAD and len(threads(stat.pid)) <= 1

@@ -47,11 +47,12 @@ class Census(dict[int, Stat]):
 def newest() -> Stat | None:
     """Return the process that was started last (proc(5), ``/proc/loadavg``); None when it has ended already.
 
-    In a chain of processes that fork and exit, this is the only one that can be met alive.
+    In a chain of processes that fork and exit, this is the only one that can be met alive. What was started last may also be
+    a thread, which has a line of its own though no listing shows it: that is no process.
     """
     with open("/proc/loadavg", "rb") as stream:  # noqa: PTH123 - its speed is its purpose
         stat = identity.read_stat(int(stream.read().split()[-1]))
-    return None if stat is None or identity.is_dead(stat) else stat
+    return None if stat is None or identity.is_dead(stat) or identity.is_thread(stat.pid) else stat
 
 
 class Search:
