@@ -17,13 +17,15 @@ import httpx
 import pytest
 
 from torpor_hub.agent import containers, rights, thaw
-from torpor_hub.agent.containers import find
+from torpor_hub.agent import node as nodes
+from torpor_hub.agent.containers import Container, find
 from torpor_hub.agent.ground import Claim
 from torpor_hub.agent.leases import Leases, boot_time
 from torpor_hub.agent.node import NodeGround
 from torpor_hub.agent.tasks import Tasks
 from torpor_hub.agent.work import settle
 from torpor_hub.errors import CaptureFailed, PlaceError, StartupError
+from torpor_hub.oci.overlay_marks import Upper
 from torpor_hub.processes.cgroups import Cgroups
 
 POD = "0b4ea4a2-pod"
@@ -298,6 +300,30 @@ def test_a_container_of_an_image_that_is_not_in_the_registry_is_not_saved(
     registry = {"host": "registry:5000", "insecure": True, "username": "", "password": ""}
     with pytest.raises(CaptureFailed, match="is not named by a digest in the registry registry:5000"):
         asyncio.run(node.ground().locate(claim("c" * 64, registry=registry)))
+
+
+def test_what_was_saved_of_a_container_is_remembered_for_that_container_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "REMEMBERED", 2)
+    image = "registry:5000/torpor/x@sha256:" + "1" * 64
+    upper = Upper(node.folder)
+    monkeypatch.setattr(containers, "find", lambda container, _pod: Container(container, upper, image))
+    registry = {"host": "registry:5000", "insecure": True, "username": "", "password": ""}
+    ground = node.ground()
+
+    def memory(container: str) -> object:
+        told = {"registry": registry, "repository": "r", "tag": "t", "parent_digest": None, "annotations": {}}
+        capture: Any = asyncio.run(ground.locate(claim(container, **told))).capture
+        return capture._memory
+
+    first, second = memory("a"), memory("b")
+    assert first is not second
+    assert memory("a") is first
+    memory("c")
+    assert memory("a") is first, "it was saved last but one"
+    assert memory("b") is not second, "it was saved longest ago, and there is no end of containers"
+    ground.close()
 
 
 def test_a_missing_capability_is_named_before_anything_is_read_wrongly(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -160,6 +161,139 @@ def test_the_same_change_saved_twice_is_one_image(registry: Registry, mount: Ove
     first = checkpoint(registry, mount, task)
     second = sleep(registry, mount, replace(task, parent_digest=first.digest, tag="op-2"))
     assert (second.changed, second.digest, second.layers) == (False, first.digest, first.layers)
+
+
+class Remembered:
+    """A container whose captures remember the ones before, as its node's agent does; ``writes`` counts what they sent."""
+
+    def __init__(self, registry: Registry, fake: FakeRegistry, mount: Overlay, task: CaptureTask) -> None:
+        self._fake, self._task, self.source = fake, task, mount
+        self._capture = OverlayCapture(registry, mount.change, overlays.Memory())
+        self._parent: str | None = None
+        self._number = 0
+
+    def checkpoint(self) -> CaptureResult:
+        return self._saved(frozen=False)
+
+    def sleep(self) -> CaptureResult:
+        return self._saved(frozen=True)
+
+    def _saved(self, *, frozen: bool) -> CaptureResult:
+        self._number += 1
+        task = replace(self._task, parent_digest=self._parent, tag=f"op-{self._number}")
+
+        async def save() -> CaptureResult:
+            prepared = await self._capture.prepare(task)
+            work = self._capture.capture if frozen else self._capture.capture_live
+            result = await work(task, prepared=prepared)
+            await self._capture.verify(task.repository, result.digest)
+            return result
+
+        asked = len(self._fake.asked)
+        result = asyncio.run(save())
+        self.writes = sum(not line.startswith(("GET", "HEAD")) for line in self._fake.asked[asked:])
+        self._parent = result.digest
+        return result
+
+
+@pytest.fixture
+def remembered(
+    registry: Registry, fake: FakeRegistry, mount: Overlay, task: CaptureTask, monkeypatch: pytest.MonkeyPatch
+) -> Remembered:
+    monkeypatch.setattr(overlays, "COPY_FIRST_BYTES", 500)
+    (mount.merged / "opt/env/one").write_bytes(b"1" * 1000)
+    (mount.merged / "opt/env/lib/b.py").unlink()
+    while not overlays.scan(mount.change).settled:
+        continue
+    return Remembered(registry, fake, mount, task)
+
+
+def test_a_checkpoint_of_what_did_not_change_since_the_last_one_is_that_one_and_sends_nothing(
+    registry: Registry, remembered: Remembered, tmp_path: Path
+) -> None:
+    first = remembered.checkpoint()
+    assert remembered.writes > 0
+    second, third = remembered.checkpoint(), remembered.sleep()
+    assert remembered.writes == 0
+    for again in (second, third):
+        assert (again.digest, again.layers, again.bytes_read) == (first.digest, first.layers, 0)
+        assert not again.changed
+    assert restored(registry, third.digest, tmp_path / "awake") == seen(remembered.source)
+
+
+def same_size_and_time(env: Path) -> None:
+    status = (env / "one").stat()
+    (env / "one").write_bytes(b"2" * 1000)
+    os.utime(env / "one", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def swapped(env: Path) -> None:
+    status = (env / "one").stat()
+    (env / "two").write_bytes(b"2" * 1000)
+    os.utime(env / "two", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (env / "two").rename(env / "one")
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "content of the same size and time": same_size_and_time,
+    "another file of the same size and time": swapped,
+    "mode": lambda env: (env / "one").chmod(0o600),
+    "attribute": lambda env: os.setxattr(env / "one", "user.mark", b"x"),
+    "new": lambda env: (env / "new").write_text(""),
+    "gone": lambda env: (env / "one").unlink(),
+    "renamed": lambda env: (env / "one").rename(env / "other"),
+    "of the image": lambda env: (env / "lib/a.py").unlink(),
+    "empty folder": lambda env: (env / "folder").mkdir(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("frozen", [False, True], ids=["live", "frozen"])
+def test_whatever_changed_since_is_saved(
+    registry: Registry, remembered: Remembered, tmp_path: Path, change: Callable[[Path], Any], frozen: bool
+) -> None:
+    first = remembered.checkpoint()
+    change(remembered.source.merged / "opt/env")
+    second = remembered.sleep() if frozen else remembered.checkpoint()
+    assert (second.changed, second.digest != first.digest) == (True, True)
+    assert restored(registry, second.digest, tmp_path / "awake") == seen(remembered.source)
+
+
+def test_a_store_through_a_memory_map_after_a_checkpoint_is_saved_by_the_next(
+    registry: Registry, remembered: Remembered, tmp_path: Path
+) -> None:
+    with (remembered.source.merged / "opt/env/one").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0:1] = b"a"
+        while not overlays.scan(remembered.source.change).settled:
+            continue
+        first = remembered.checkpoint()
+        memory[0:1] = b"b"
+        second = remembered.checkpoint()
+    assert second.digest != first.digest
+    assert (restored_file(registry, second.digest, tmp_path / "awake") / "opt/env/one").read_bytes()[:1] == b"b"
+
+
+def restored_file(registry: Registry, digest: str, folder: Path) -> Path:
+    restored(registry, digest, folder)
+    return folder
+
+
+def test_an_image_that_is_not_whole_any_more_is_written_again_though_nothing_changed(
+    registry: Registry, fake: FakeRegistry, remembered: Remembered, tmp_path: Path
+) -> None:
+    first = remembered.checkpoint()
+    del fake.manifests[REPOSITORY, first.digest]
+    second = remembered.checkpoint()
+    assert (second.changed, remembered.writes > 0) == (True, True)
+    assert restored(registry, second.digest, tmp_path / "awake") == seen(remembered.source)
+    third = remembered.checkpoint()
+    assert (third.digest, remembered.writes) == (second.digest, 0)
+
+
+def test_what_was_saved_while_frozen_is_not_compared_with(remembered: Remembered) -> None:
+    remembered.sleep()
+    remembered.checkpoint()
+    assert remembered.writes > 0, "what stood in memory maps had not gone to the disk before that look"
 
 
 def test_what_was_deleted_since_a_checkpoint_for_a_job_does_not_come_back(

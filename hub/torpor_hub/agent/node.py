@@ -10,11 +10,13 @@ from torpor_hub.agent import containers
 from torpor_hub.agent.containers import Container
 from torpor_hub.agent.ground import Claim, Left, Subject
 from torpor_hub.agent.leases import Lease, Leases
-from torpor_hub.capture.overlay import OverlayCapture
+from torpor_hub.capture.overlay import Memory, OverlayCapture
 from torpor_hub.errors import CaptureFailed, PlaceError
 from torpor_hub.oci.registry import Registry
 from torpor_hub.oci.registry_auth import Address
 from torpor_hub.processes.cgroups import Cgroups
+
+REMEMBERED = 500
 
 
 class NodeGround:
@@ -24,6 +26,7 @@ class NodeGround:
         self._cgroups = cgroups
         self._leases = leases
         self._registries: dict[Address, Registry] = {}
+        self._memories: dict[tuple[str, Address], Memory] = {}
 
     async def locate(self, claim: Claim) -> Subject:
         """Return the container that the claim names, with the image that it runs."""
@@ -31,7 +34,7 @@ class NodeGround:
         address = _address(claim.content["registry"])
         if address not in self._registries:
             self._registries[address] = Registry(address)
-        capture = OverlayCapture(self._registries[address], found.upper)
+        capture = OverlayCapture(self._registries[address], found.upper, self._memory(found.id, address))
         return Subject(claim.task(found.upper.path, _image(found, address)), capture)
 
     async def freeze(self, claim: Claim) -> None:
@@ -58,6 +61,13 @@ class NodeGround:
         """Close the connections to registries."""
         for registry in self._registries.values():
             registry.close()
+
+    def _memory(self, container: str, address: Address) -> Memory:
+        """Return what is known of a container; of those that were saved longest ago, nothing is any more."""
+        self._memories[container, address] = memory = self._memories.pop((container, address), Memory())
+        for oldest in list(self._memories)[:-REMEMBERED]:
+            del self._memories[oldest]
+        return memory
 
     def _freeze(self, claim: Claim) -> None:
         container = _container(claim)

@@ -35,7 +35,7 @@ class CaptureTask:
 
 @dataclass(frozen=True, slots=True)
 class CaptureResult:
-    """An environment saved. Where nothing ``changed`` since the parent, the digest is the parent's and nothing was written.
+    """An environment saved. Where nothing ``changed`` since it was saved before, the digest is that image's and nothing was written.
 
     ``skipped`` names what an image cannot hold (sockets, devices, names that start with ``.wh.``), each with the reason.
     """

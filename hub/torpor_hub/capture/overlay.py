@@ -1,6 +1,7 @@
 """The capture of a container's changes, from the upper directory of its overlay mount, as a layer over the image that it runs.
 
-What is large is copied while the container runs; after the freeze, only what changed since is written, as a second layer.
+What is large is copied while the container runs; after the freeze, only what changed since is written, as a second layer. Where
+nothing changed since the container was last saved while it ran, nothing is copied at all.
 """
 
 from __future__ import annotations
@@ -54,12 +55,25 @@ class _Copied(Prepared):
     held: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
-class OverlayCapture:
-    """Captures of the container whose changes are in ``upper``, into ``store``."""
+@dataclass(slots=True)
+class Memory:
+    """What one container held when it was last saved while it ran, as :attr:`Scan.digest` says it, and what was answered then.
 
-    def __init__(self, store: ImageStore, upper: Upper) -> None:
+    Only such a look can be compared with a later one: it had settled, and what was written through memory maps until then had
+    gone to the disk, so that any later change moves a time.
+    """
+
+    content: bytes = b""
+    result: CaptureResult | None = None
+
+
+class OverlayCapture:
+    """Captures of the container whose changes are in ``upper``, into ``store``; ``memory`` is this container's alone."""
+
+    def __init__(self, store: ImageStore, upper: Upper, memory: Memory | None = None) -> None:
         self._store = store
         self._upper = upper
+        self._memory = memory or Memory()
 
     async def estimate(self, source: Path, excludes: Sequence[str] = ()) -> Estimate:
         """Return what a capture would read."""
@@ -70,14 +84,14 @@ class OverlayCapture:
     async def prepare(self, task: CaptureTask, progress: Progress | None = None) -> Prepared:
         """Look at the image that the container runs, and copy what is large; see :class:`torpor_hub.capture.base.Capture`."""
         report = in_loop(progress)
-        return await in_thread(lambda stop: _Work(self._store, self._upper, task, stop, report).prepare())
+        return await in_thread(lambda stop: self._work(task, stop, report).prepare())
 
     async def capture(
         self, task: CaptureTask, progress: Progress | None = None, *, prepared: Prepared | None = None
     ) -> CaptureResult:
         """Return the saved environment; see :class:`torpor_hub.capture.base.Capture`."""
         report = in_loop(progress)
-        return await in_thread(lambda stop: _Work(self._store, self._upper, task, stop, report).capture(prepared))
+        return await in_thread(lambda stop: self._work(task, stop, report).capture(prepared))
 
     async def capture_live(
         self,
@@ -89,31 +103,37 @@ class OverlayCapture:
     ) -> CaptureResult:
         """Return the saved environment of running processes; see :class:`torpor_hub.capture.base.Capture`."""
         report = in_loop(progress)
-        return await in_thread(
-            lambda stop: _Work(self._store, self._upper, task, stop, report).capture_live(prepared, attempts)
-        )
+        return await in_thread(lambda stop: self._work(task, stop, report).capture_live(prepared, attempts))
 
     async def verify(self, repository: str, digest: str) -> None:
         """Return after the image was read back from the registry."""
         await in_thread(lambda stop: self._store.verify(repository, digest, lambda _size: stop.check()))
         failpoints.hit("capture.verified")
 
+    def _work(self, task: CaptureTask, stop: Stop, report: Progress) -> _Work:
+        return _Work(self._store, self._upper, self._memory, task, stop, report)
+
 
 class _Work:
     """One task, in a thread."""
 
-    def __init__(self, store: ImageStore, upper: Upper, task: CaptureTask, stop: Stop, report: Progress) -> None:
+    def __init__(
+        self, store: ImageStore, upper: Upper, memory: Memory, task: CaptureTask, stop: Stop, report: Progress
+    ) -> None:
         self._store = store
         self._upper = upper
+        self._memory = memory
         self._task = task
         self._stop = stop
         self._report = report
         self._excludes = (*EXCLUDES, *task.excludes)
 
-    def prepare(self) -> _Copied:
+    def prepare(self) -> Prepared:
         with saving(self._task):
-            copied = self._base()
             before = self._scan(live=True)
+            if self._is_known(before):
+                return Prepared()
+            copied = self._base()
             if before.content_bytes <= COPY_FIRST_BYTES or len(_ours(copied.base)) + 2 > MAX_LAYERS:
                 return copied
             write_back(self._upper.path)
@@ -132,12 +152,18 @@ class _Work:
 
     def capture(self, prepared: Prepared | None) -> CaptureResult:
         with saving(self._task):
-            copied = prepared if isinstance(prepared, _Copied) else self._base()
             now = self._scan()
+            known = self._known(now)
+            if known is not None:
+                return known
+            copied = prepared if isinstance(prepared, _Copied) else self._base()
             return self._publish(copied, self._layers(copied, now))
 
     def capture_live(self, prepared: Prepared | None, attempts: int) -> CaptureResult:
         with saving(self._task):
+            known = self._known(self._scan(live=True)) if self._memory.result else None
+            if known is not None:
+                return known
             copied = prepared if isinstance(prepared, _Copied) else self._base()
             for _ in range(attempts):
                 try:
@@ -145,10 +171,28 @@ class _Work:
                     write_back(self._upper.path)
                     layers = self._layers(copied, before)
                     if self._scan().entries == before.entries:
-                        return self._publish(copied, layers)
+                        return self._remember(before, self._publish(copied, layers))
                 except FileChanged:
                     continue
         raise Unsettled(f"{self._task.source} changed during each of {attempts} copies; freeze its processes first")
+
+    def _is_known(self, now: Scan) -> bool:
+        return self._memory.result is not None and self._memory.content == now.digest
+
+    def _known(self, now: Scan) -> CaptureResult | None:
+        """Return what was answered when the container held the same, where that image is whole; else its like is written again."""
+        last = self._memory.result
+        if last is None or not self._is_known(now):
+            return None
+        try:
+            self._store.verify(self._task.repository, last.digest, lambda _size: self._stop.check())
+        except CorruptImage:
+            return None
+        return replace(last, parent_digest=self._task.parent_digest, bytes_read=0, changed=False)
+
+    def _remember(self, before: Scan, result: CaptureResult) -> CaptureResult:
+        self._memory.content, self._memory.result = before.digest, result
+        return result
 
     def _base(self) -> _Copied:
         """Return the image that the container runs, with its layers made the workspace's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import struct
@@ -19,6 +20,7 @@ UNKNOWN = b""
 """What differs from every signature."""
 
 _SIGNATURE = struct.Struct("<QQQQIB")
+_LENGTH = struct.Struct("<I")
 _WRAP = 2**64 - 1
 
 
@@ -35,6 +37,14 @@ class Scan:
     def settled(self) -> bool:
         """Whether any later change shows: nothing changed so shortly before the look that its time could be the same."""
         return self.newest_ns < self.started_ns - CLOCK_STEP_NS
+
+    @property
+    def digest(self) -> bytes:
+        """What two looks have in common exactly where nothing changed between them."""
+        hashed = hashlib.blake2b()
+        for path, signature in self.entries.items():
+            hashed.update(_LENGTH.pack(len(path)) + path + signature)
+        return hashed.digest()
 
 
 @dataclass(frozen=True, slots=True)
