@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 
 from tests.browser.sites import TENANT, USER, Seen
 from tests.cluster import kubectl
-from tests.support.hub import token
+from tests.support import hub
 from tests.support.platform import until
 
 CONTAINER = "workspace"
@@ -57,11 +57,22 @@ class ClusterSite:
         """The namespace of the user's tenant."""
         return f"{self.prefix}{TENANT}"
 
+    @property
+    def api(self) -> str:
+        """The public address of the api."""
+        return f"{self.url}services/torpor/api/v1"
+
+    def token(self, user: str) -> str:
+        """Return a hub token of the user."""
+        return hub.token(self.url, user, self.passwords[user])
+
+    def signed_in(self, user: str) -> AbstractContextManager[httpx.Client]:
+        """Give a client with the cookies of the user's browser, below the public address."""
+        return hub.signed_in(self.url, user, self.passwords[user])
+
     def client(self, user: str) -> httpx.Client:
         """Return a client of the api for the user."""
-        bearer = token(self.url, user, self.passwords[user])
-        api = f"{self.url}services/torpor/api/v1"
-        return httpx.Client(base_url=api, headers={"Authorization": f"Bearer {bearer}"}, timeout=60)
+        return httpx.Client(base_url=self.api, headers={"Authorization": f"Bearer {self.token(user)}"}, timeout=60)
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Return rows of the database, read from the volume beside the platform."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: Debian's programs, a folder under /tmp, a socket, no port."""
+"""A PostgreSQL server of the tests' own: Debian's programs, a folder under /tmp, a socket, and a port only where one is asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ACCOUNT = "postgres"
+
+
+@dataclass(frozen=True)
+class Door:
+    """An address at which a server answers beside its socket, to a network and with passwords."""
+
+    host: str
+    port: int
+    network: str
 
 
 def programs() -> Path | None:
@@ -27,8 +37,8 @@ def _as_server(command: list[str]) -> None:
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """Give the SQLAlchemy URL of a running, empty server."""
+def running(door: Door | None = None) -> Iterator[str]:
+    """Give the SQLAlchemy URL of a running, empty server, by its socket."""
     folder = Path(tempfile.mkdtemp(prefix="torpor-pg-"))
     found = programs()
     assert found is not None, "PostgreSQL's programs are not installed; `make test` installs them"
@@ -36,12 +46,17 @@ def running() -> Iterator[str]:
         account = pwd.getpwnam(ACCOUNT)
         os.chown(folder, account.pw_uid, account.pw_gid)
     cluster = folder / "cluster"
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c max_connections=50"
+    options = f"-c unix_socket_directories={folder} -c fsync=off -c max_connections=50 -c listen_addresses="
+    socket = f"postgresql+psycopg://torpor@/{{database}}?host={folder}"
     try:
         _as_server([str(found / "initdb"), "-D", str(cluster), "-U", "torpor", "-A", "trust", "-E", "UTF8"])
+        if door is not None:
+            with (cluster / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {door.network} scram-sha-256\n")
+            options, socket = f"{options}{door.host} -c port={door.port}", f"{socket}&port={door.port}"
         log = str(folder / "log")
         _as_server([str(found / "pg_ctl"), "-D", str(cluster), "-w", "-l", log, "-o", options, "start"])
-        yield f"postgresql+psycopg://torpor@/{{database}}?host={folder}"
+        yield socket
     finally:
         _as_server([str(found / "pg_ctl"), "-D", str(cluster), "-m", "immediate", "stop"])
         shutil.rmtree(folder, ignore_errors=True)
