@@ -130,6 +130,15 @@ class Site:
         self.programs["hub"].send_signal(signal.SIGKILL)
         self.programs.pop("hub").wait(10)
 
+    def lose_database(self) -> None:
+        """Start the hub anew without its database; everybody has signed in again."""
+        self.kill_hub()
+        for file in self.state.glob("jupyterhub.sqlite*"):
+            file.unlink()
+        self.start_hub()
+        for name in self.passwords:
+            self.signed_in(name)
+
     def close(self) -> None:
         for process in self.programs.values():
             process.terminate()
@@ -205,6 +214,16 @@ class Site:
     def visit(self, browser: httpx.Client, path: str) -> httpx.Response:
         """Return what a browser shows for a page, after all redirects."""
         return browser.get(path, headers={"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}, follow_redirects=True)
+
+    def asks_to_stop(self, name: str, who: str = "ada") -> httpx.Response:
+        """Ask the hub to stop a server of Ada's, as the button on one of its pages does."""
+        return self.asks_to_delete(self.signed_in(who), f"users/ada/servers/{name}")
+
+    def asks_to_delete(self, browser: httpx.Client, path: str) -> httpx.Response:
+        """Delete something of the hub's, as a page of it does for the person who is signed in there."""
+        browser.get("hub/home").raise_for_status()
+        xsrf = {"X-XSRFToken": browser.cookies.get("_xsrf", path=f"{self.base_path}hub/") or ""}
+        return browser.delete(f"hub/api/{path}", headers=xsrf)
 
     def _run(self, name: str, command: tuple[str, ...], environment: dict[str, str]) -> None:
         with self.log.open("ab") as log:

@@ -33,26 +33,62 @@ def test_a_killed_hub_finds_the_running_server_again(site: Site, first: object) 
 
 def test_after_a_lost_database_a_start_adopts_the_running_server(site: Site, first: object) -> None:
     pid = site.server_pid("first")
-    site.kill_hub()
-    for file in site.state.glob("jupyterhub.sqlite*"):
-        file.unlink()
-    site.start_hub()
-    for name in site.passwords:
-        site.signed_in(name)
+    site.lose_database()
     assert site.server("first") == {}
     assert site.start_server("first") == pid
     assert works(site, "first")
 
 
-def test_a_stop_that_no_person_asked_for_ends_nothing(site: Site, first: object) -> None:
+def test_a_stop_that_no_person_asked_for_is_refused_and_ends_nothing(site: Site, first: object) -> None:
     pid = site.server_pid("first")
     wishes = list(site.api.wishes)
-    assert site.hub("DELETE", "users/ada/servers/first").status_code in (202, 204)
-    within(20, lambda: not site.server("first"), "the hub takes it for stopped")
+    answer = site.hub("DELETE", "users/ada/servers/first")
+    assert answer.status_code == 409
+    assert "only people put workspaces to sleep" in answer.json()["message"]
     assert site.api.wishes == wishes
+    assert site.server("first")["ready"] is True
     assert site.server_pid("first") == pid
-    assert site.start_server("first") == pid
     assert works(site, "first")
+
+
+def test_a_stop_that_the_platform_cannot_record_leaves_the_server_reachable(site: Site, first: object) -> None:
+    browser = site.signed_in("ada")
+    site.api.away = True
+    try:
+        answer = site.asks_to_delete(browser, "users/ada/servers/first")
+    finally:
+        site.api.away = False
+    assert answer.status_code == 503
+    assert "being upgraded" in answer.json()["message"]
+    assert site.server("first")["ready"] is True
+    assert works(site, "first")
+
+
+def test_the_hub_does_not_forget_a_person_whose_workspaces_run(site: Site, first: object) -> None:
+    answer = site.asks_to_delete(site.signed_in("root"), "users/ada")
+    assert answer.status_code == 409
+    assert site.server("first")["ready"] is True
+    assert works(site, "first")
+
+
+def test_a_start_is_not_broken_off_halfway(site: Site) -> None:
+    site.api.before["halfway"] = [(202, {"operation": "op-1", "progress": 1, "message": "Waits."})] * 10
+    site.hub("POST", "users/ada/servers/halfway").raise_for_status()
+    answer = site.asks_to_stop("halfway")
+    assert answer.status_code == 409
+    assert "Stop it once it runs" in answer.json()["message"]
+    within(60, lambda: site.server("halfway").get("ready"), "the start goes on")
+    site.end("halfway")
+
+
+@pytest.mark.parametrize("who", ["ada", "root"])
+def test_a_stop_on_a_page_of_the_hub_is_a_sleep_an_admins_too(site: Site, who: str) -> None:
+    name = f"stopped-by-{who}"
+    site.start_server(name)
+    site.api.on_wish = lambda run: site.end(run.name)
+    assert site.asks_to_stop(name, who).status_code in (202, 204)
+    within(20, lambda: not site.server(name), "the hub sees the end of the sleep")
+    assert site.api.wishes[-1] == (name, "asleep")
 
 
 def test_a_person_who_stops_a_server_puts_its_workspace_to_sleep(site: Site) -> None:
@@ -64,11 +100,7 @@ def test_a_person_who_stops_a_server_puts_its_workspace_to_sleep(site: Site) -> 
         site.end("sleepy")
 
     site.api.on_wish = sleep
-    browser = site.signed_in("ada")
-    browser.get("hub/home").raise_for_status()
-    xsrf = {"X-XSRFToken": browser.cookies.get("_xsrf", path=f"{site.base_path}hub/") or ""}
-    answer = browser.delete("hub/api/users/ada/servers/sleepy", headers=xsrf)
-    assert answer.status_code == 202
+    assert site.asks_to_stop("sleepy").status_code == 202
     assert site.server("sleepy")["pending"] == "stop"
     may_end.set()
     within(20, lambda: not site.server("sleepy"), "the hub sees the end of the sleep")

@@ -4,28 +4,68 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
 from jupyterhub.handlers.base import UserUrlHandler
 from jupyterhub.user import User
 from tornado import web
 
+from torpor_hub import errors
 from torpor_hub.domain import saving
+from torpor_hub.domain.diagnose import Cause
+
+NOT_A_PERSON = Cause(
+    "NOT_A_PERSON",
+    "Nothing was stopped: here only people put workspaces to sleep by the hub, and this request is a service's.",
+    "Sign in and stop it, or wish `desired: asleep` by the platform's api.",
+)
+STARTING = Cause("STARTING", "The workspace is starting.", "Stop it once it runs.")
+HAS_SERVERS = Cause("HAS_SERVERS", "Workspaces of this user run.", "Put them to sleep first, or stop them.")
 
 
 class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has no types
-    """Tells the spawner when a person asked for a stop: JupyterHub calls ``Spawner.stop`` for many other reasons too.
+    """Makes a person's stop the wish for a sleep. JupyterHub calls ``Spawner.stop`` for many other reasons too.
 
-    A stop is a sleep; where none can be, it is refused before the hub lets go of a server that runs on.
+    The wish is recorded before the hub lets go of the server, which would run on without a route where it cannot be.
     """
+
+    async def delete(self, user_name: str, server_name: str = "") -> None:
+        """Stop a server, unless it is just starting: the platform carries on a start that the hub would break off."""
+        user = self.find_user(user_name)
+        if user is not None and server_name in user.spawners and user.spawners[server_name].pending == "spawn":
+            raise _refused(STARTING)
+        await super().delete(user_name, server_name)
 
     async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
         """Stop a server as JupyterHub does; it comes here after it has checked the request."""
         spawner = user.spawners[server_name]
-        asked = isinstance(self.current_user, User) and not spawner.pending
-        if asked and spawner.active and not self.authenticator.settings.save_environments:
-            raise web.HTTPError(409, f"{saving.NO_SLEEP.message} {saving.NO_SLEEP.next_step}")
-        spawner.stop_asked = asked
+        if spawner.active and spawner.workspace_id:
+            await self._wish(spawner)
+            if not spawner.active or spawner.pending:
+                # The sleep was as quick as that, and the hub has seen its end.
+                return spawner._stop_future
         return await super().stop_single_user(user, server_name)
+
+    async def _wish(self, spawner: Any) -> None:
+        if not isinstance(self.current_user, User):
+            raise _refused(NOT_A_PERSON)
+        if not self.authenticator.settings.save_environments:
+            raise _refused(saving.NO_SLEEP)
+        try:
+            await spawner.platform.wish_asleep(spawner.workspace_id)
+        except errors.UserError as error:
+            raise web.HTTPError(error.status, f"{error.message} {error.next_step}") from error
+        spawner.stop_asked = True
+
+
+class UserHandler(UserAPIHandler):  # type: ignore[misc] # jupyterhub has no types
+    """Keeps the hub from forgetting a person whose workspaces run."""
+
+    async def delete(self, user_name: str) -> None:
+        """Remove a user from the hub; the platform's records know them as before."""
+        user = self.find_user(user_name)
+        if user is not None and user.active:
+            raise _refused(HAS_SERVERS)
+        await super().delete(user_name)
 
 
 class NotRunningHandler(UserUrlHandler):  # type: ignore[misc] # jupyterhub has no types
@@ -41,7 +81,12 @@ class NotRunningHandler(UserUrlHandler):  # type: ignore[misc] # jupyterhub has 
         raise web.Finish
 
 
+def _refused(cause: Cause) -> web.HTTPError:
+    return web.HTTPError(409, f"{cause.message} {cause.next_step}")
+
+
 OURS: list[tuple[str, type[web.RequestHandler]]] = [
+    (r"/api/users/([^/]+)", UserHandler),
     (r"/api/users/([^/]+)/server", StopHandler),
     (r"/api/users/([^/]+)/servers/([^/]*)", StopHandler),
     (r"/user/(?P<user_name>[^/]+)(?P<user_path>/.*)?", NotRunningHandler),

@@ -143,7 +143,7 @@ class TorporSpawner:
         return await self.bring_up(grant)
 
     async def stop(self, now: bool = False) -> None:
-        """Put the workspace to sleep if a person asked for this stop, and wait for the end of that; else do nothing.
+        """Wait for the end of the sleep that a person has asked for by this stop; do nothing where nobody has.
 
         Never raises, because the hub has dropped the route by then. What still runs is adopted by the next start.
         """
@@ -152,9 +152,9 @@ class TorporSpawner:
             self.log.info("%s: not ended, because nobody asked for it.", self.workspace_id or self.name)
             return
         try:
-            await self._put_to_sleep()
+            await self._wait_for_sleep()
         except errors.UserError as error:
-            self.log.warning("%s: the wish for its sleep was not carried out: %s", self.workspace_id, error)
+            self.log.warning("%s: its sleep cannot be followed: %s", self.workspace_id, error)
 
     async def poll(self) -> int | None:
         """Return None while the server runs or nobody can tell, else its exit status, 0 where it is unknown."""
@@ -214,8 +214,7 @@ class TorporSpawner:
         except errors.UserError as error:
             self.log.warning("%s: its end was not recorded: %s", self.workspace_id, error)
 
-    async def _put_to_sleep(self) -> None:
-        await self.platform.wish_asleep(self.workspace_id)
+    async def _wait_for_sleep(self) -> None:
         until = time.monotonic() + self.platform.settings.limits.sleep_s + SLEEP_MARGIN_S
         seen_operating = False
         while time.monotonic() < until and await self.poll() is None:
