@@ -1,0 +1,127 @@
+"""Faults of a cluster at random, while people work: afterwards everything has converged, and nothing that was saved is lost.
+
+The seed is printed; ``TORPOR_SEED`` repeats the draws (not the machine's timing), ``TORPOR_KILLS`` sets the number of faults.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import cluster_oracles, cluster_people
+from tests.cluster.cluster_oracles import PodHistory
+from tests.cluster.cluster_people import TENANTS, Resident, Town
+from tests.cluster.cluster_storm import KINDS, Storm
+from tests.cluster.release import REGISTRY, Release
+from tests.faults.oracles import unsettled
+from tests.support.people import Person
+from tests.support.platform import until
+from torpor_hub.cluster.access import Access
+
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
+RELEASE = Release("faults", "hf")
+IN_CI, IN_SOAK = 8, 100
+CONVERGES_WITHIN_S = 60
+Record = Callable[[str, object], None]
+
+
+@dataclass
+class Weather:
+    """A release under load, all its pods followed."""
+
+    storm: Storm
+    history: PodHistory
+
+    @property
+    def town(self) -> Town:
+        return self.storm.town
+
+    @property
+    def lives(self) -> list[Resident]:
+        return self.storm.lives
+
+
+@pytest.fixture
+def weather(reach: Access, tmp_path: Path) -> Iterator[Weather]:
+    if not os.environ.get(REGISTRY):
+        pytest.skip(f"needs the test cluster: {REGISTRY} is not set")
+    seed = int(os.environ.get("TORPOR_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"TORPOR_SEED={seed}")
+    draw = random.Random(seed)
+    with cluster_people.built(RELEASE, limits=cluster_people.LIMITS) as town:
+        history = PodHistory(town.namespaces())
+        history.start()
+        lives = [
+            Resident(Person(town, user), tenant, town.dataset(tenant), random.Random(draw.random()), tmp_path)
+            for user, tenant in TENANTS.items()
+        ]
+        try:
+            for life in lives:
+                life.workspace = life.person.create(f"of-{life.person.name}", life.tenant)
+            for life in lives:
+                life.person.reaches(life.workspace, "RUNNING")
+                life.start()
+            yield Weather(Storm(town, lives, draw), history)
+        finally:
+            town.door.be("open")
+            for life in lives:
+                life.finish()
+            history.close()
+
+
+@pytest.mark.timeout(900)
+def test_nothing_is_wrong_a_minute_after_eight_faults(weather: Weather, record_property: Record) -> None:
+    blow(weather, int(os.environ.get("TORPOR_KILLS", IN_CI)), record_property)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(4 * 3600)
+def test_nothing_is_wrong_a_minute_after_a_hundred_faults(weather: Weather, record_property: Record) -> None:
+    count = int(os.environ.get("TORPOR_KILLS", IN_SOAK))
+    blow(weather, count, record_property)
+    struck = {fault.kind for fault in weather.storm.faults}
+    assert count < len(KINDS) or struck == set(KINDS)
+
+
+def blow(weather: Weather, count: int, record_property: Record) -> None:
+    """Let the storm pass, then look at everything."""
+    town, storm = weather.town, weather.storm
+    try:
+        storm.blow(count)
+        for life in weather.lives:
+            life.stop()
+        until(lambda: not unsettled(town), CONVERGES_WITHIN_S, "a settled platform")
+        for life in weather.lives:
+            life.finish()
+    finally:
+        record_property("faults", storm.table())
+        print(storm.table())
+        print("\n".join(f"{life.person.name}: {dict(life.done)}" for life in weather.lives))
+        print("\n".join(cluster_oracles.story(life, storm.deaths) for life in weather.lives))
+        print("unsettled:", unsettled(town))
+    assert len(storm.faults) + len(storm.missed) == count
+    assert counted(weather) == {}
+    with ThreadPoolExecutor() as pool:
+        woken = pool.map(lambda life: list(cluster_oracles.not_woken([life], storm.deaths)), weather.lives)
+        assert [sentence for each in woken for sentence in each] == []
+    assert [sentence for life in weather.lives for sentence in cluster_oracles.wrong_jobs(life)] == []
+    assert counted(weather) == {}
+
+
+def counted(weather: Weather) -> dict[str, Collection[str]]:
+    """Return everything that should not be, by its kind."""
+    town, history = weather.town, weather.history
+    found: dict[str, Collection[str]] = {
+        "healthy workspaces stopped": cluster_oracles.healthy_stopped(town, history, weather.storm.deaths),
+        "frozen leftovers": cluster_oracles.frozen(history) + cluster_oracles.leases(town),
+        "orphan pods": cluster_oracles.orphans(town),
+        "leaked reservations": cluster_oracles.leaked(town),
+        "damaged checkpoints": list(cluster_oracles.damaged(town)),
+    }
+    return {kind: rows for kind, rows in found.items() if rows}
