@@ -50,9 +50,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 def test_the_tests_of_unbroken_claims_pass(tree: Tree) -> None:
-    tree.passes(*MUTATIONS)
+    assert tree.not_passed(*MUTATIONS) == ""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.claim)
 def test_a_broken_claim_makes_its_test_fail(tree: Tree, mutation: Mutation) -> None:
-    tree.notices(mutation)
+    assert tree.failed(mutation) == [mutation.test]

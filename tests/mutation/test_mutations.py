@@ -258,9 +258,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def test_the_copy_is_what_runs_and_its_tests_pass_as_it_is(tree: Tree) -> None:
     where = tree.run("-c", "import torpor_hub, torpor; print(torpor_hub.__file__, torpor.__file__)")
     assert [part.startswith(str(tree.folder)) for part in where.stdout.split()] == [True, True], where.stderr
-    tree.passes(*MUTATIONS)
+    assert tree.not_passed(*MUTATIONS) == ""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.claim)
 def test_a_broken_claim_makes_its_test_fail(tree: Tree, mutation: Mutation) -> None:
-    tree.notices(mutation)
+    assert tree.failed(mutation) == [mutation.test]
