@@ -11,15 +11,14 @@ from tornado import web
 
 from torpor_hub import errors
 from torpor_hub.domain import saving
-from torpor_hub.domain.diagnose import Cause
 
-NOT_A_PERSON = Cause(
-    "NOT_A_PERSON",
-    "Nothing was stopped: here only people put workspaces to sleep by the hub, and this request is a service's.",
-    "Sign in and stop it, or wish `desired: asleep` by the platform's api.",
+NOT_A_PERSON = (
+    "Nothing was stopped: in the hub only people put workspaces to sleep, and this request is a service's. Sign in and stop it,"
+    " or wish `desired: asleep` by the platform's api."
 )
-STARTING = Cause("STARTING", "The workspace is starting.", "Stop it once it runs.")
-HAS_SERVERS = Cause("HAS_SERVERS", "Workspaces of this user run.", "Put them to sleep first, or stop them.")
+STARTING = "The workspace is starting. Stop it once it runs."
+HAS_SERVERS = "Workspaces of this user run. Put them to sleep first, or stop them."
+NO_SLEEP = f"{saving.NO_SLEEP.message} {saving.NO_SLEEP.next_step}"
 
 
 class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has no types
@@ -32,7 +31,7 @@ class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has 
         """Stop a server, unless it is just starting: the platform carries on a start that the hub would break off."""
         user = self.find_user(user_name)
         if user is not None and server_name in user.spawners and user.spawners[server_name].pending == "spawn":
-            raise _refused(STARTING)
+            raise web.HTTPError(409, STARTING)
         await super().delete(user_name, server_name)
 
     async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
@@ -47,9 +46,9 @@ class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has 
 
     async def _wish(self, spawner: Any) -> None:
         if not isinstance(self.current_user, User):
-            raise _refused(NOT_A_PERSON)
+            raise web.HTTPError(409, NOT_A_PERSON)
         if not self.authenticator.settings.save_environments:
-            raise _refused(saving.NO_SLEEP)
+            raise web.HTTPError(409, NO_SLEEP)
         try:
             await spawner.platform.wish_asleep(spawner.workspace_id)
         except errors.UserError as error:
@@ -64,7 +63,7 @@ class UserHandler(UserAPIHandler):  # type: ignore[misc] # jupyterhub has no typ
         """Remove a user from the hub; the platform's records know them as before."""
         user = self.find_user(user_name)
         if user is not None and user.active:
-            raise _refused(HAS_SERVERS)
+            raise web.HTTPError(409, HAS_SERVERS)
         await super().delete(user_name)
 
 
@@ -79,10 +78,6 @@ class NotRunningHandler(UserUrlHandler):  # type: ignore[misc] # jupyterhub has 
         page = f"workspaces/{workspace_id}" if workspace_id else ""
         self.redirect(self.authenticator.settings.service_path + page, status=303)
         raise web.Finish
-
-
-def _refused(cause: Cause) -> web.HTTPError:
-    return web.HTTPError(409, f"{cause.message} {cause.next_step}")
 
 
 OURS: list[tuple[str, type[web.RequestHandler]]] = [
