@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +112,36 @@ def test_the_controller_changes_and_removes_no_namespace_of_others(controller: C
         assert "no tenant's" in controller.refusal(other, "delete")
     finally:
         kubectl.delete(other)
+
+
+def test_the_controller_changes_and_removes_no_tenant_of_another_installation(
+    controller: Controller, plan: TenantPlan
+) -> None:
+    nested = replace(controller.shape, namespace_prefix=f"{controller.shape.namespace_prefix}x-", release="x")
+    theirs = namespace_object(plan, nested)
+    volume, _ = data_objects(plan, "src-1", SOURCE, nested)
+    kubectl.apply(theirs, volume)
+    try:
+        ours = controller.shape.instance_labels
+        taken = theirs | {"metadata": theirs["metadata"] | {"labels": {**theirs["metadata"]["labels"], **ours}}}
+        assert "another installation's" in controller.refusal(taken, "apply")
+        assert "another installation's" in controller.refusal(theirs, "delete")
+        assert "not the platform's" in controller.refusal(volume, "delete")
+        binding = next(thing for thing in tenant_objects(plan, nested) if thing["kind"] == "RoleBinding")
+        roles = {"roleRef": binding["roleRef"], "subjects": binding["subjects"]}
+        assert "this installation's" in controller.refusal(binding | roles)
+    finally:
+        kubectl.delete(theirs, volume)
+
+
+def test_the_controller_takes_up_its_tenants_of_an_older_version(controller: Controller, plan: TenantPlan) -> None:
+    namespace = namespace_object(plan, controller.shape)
+    name, label = namespace["metadata"]["name"], "torpor/instance"
+    kubectl.run("label", "namespace", name, f"{label}-")
+    without = {key: value for key, value in namespace["metadata"]["labels"].items() if key != label}
+    marked = {"metadata": {**namespace["metadata"], "annotations": {"torpor/complete": "true"}, "labels": without}}
+    assert "the label torpor/instance" in controller.refusal(namespace | marked, "apply"), "it has to set the label"
+    assert controller.refusal(namespace, "apply") == ""
 
 
 def test_the_controller_gives_no_other_role_and_to_nobody_else(controller: Controller, plan: TenantPlan) -> None:

@@ -33,9 +33,9 @@ Json = dict[str, Any]
 class World:
     """Two tenants, a fake cluster, and the controller; a test takes the turns."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: Store, **values: Any) -> None:
         self.store, self.cluster = store, FakeCluster()
-        self.settings = fresh_settings(folder, store, registry={"host": "registry.example"})
+        self.settings = fresh_settings(folder, store, registry={"host": "registry.example"}, **values)
         self.lead = Leadership(store, lifetime_s=600)
         self.lead.epoch = take_lease(store, "controller", self.lead.holder, 600)
         self.controller = self.new_controller()
@@ -78,9 +78,9 @@ def play(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setattr(tenants, "TELL_AFTER_S", 0.0)
     monkeypatch.setattr(upkeep, "SEEN_WITHIN_S", 0.3)
 
-    def run(work: Callable[[World], Awaitable[None]]) -> None:
+    def run(work: Callable[[World], Awaitable[None]], **values: Any) -> None:
         async def inside() -> None:
-            world = World(tmp_path, store)
+            world = World(tmp_path, store, **values)
             try:
                 await work(world)
             finally:
@@ -91,7 +91,7 @@ def play(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     return run
 
 
-Play = Callable[[Callable[[World], Awaitable[None]]], None]
+Play = Callable[..., None]
 
 
 def test_a_tenant_is_made_once_and_then_nothing_is_written_also_after_a_restart(play: Play) -> None:
@@ -143,6 +143,42 @@ def test_a_namespace_of_another_tenants_id_is_refused_with_the_way_to_hand_it_ov
         await world.until(lambda: world.complete() and not world.tenant().problem, "it is taken up")
 
     play(work)
+
+
+def test_a_namespace_of_another_installation_is_not_touched(play: Play) -> None:
+    async def work(world: World) -> None:
+        labels = names.managed_labels("tenant", world.tenant().id) | {names.INSTANCE: "torpor-x.torpor"}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+        before = world.cluster.put(namespace)
+        await world.until(lambda: world.tenant().problem, "the refusal is told")
+        assert "belongs to another installation of the platform, torpor-x.torpor" in world.tenant().problem
+        assert world.held(kinds.NAMESPACE, NAMESPACE, "") == before
+
+    play(work)
+
+
+def test_what_an_older_version_made_gets_the_installations_mark_and_that_is_no_repair(play: Play) -> None:
+    async def work(world: World) -> None:
+        await world.until(world.complete, "the tenant is whole")
+        volumes = [name for kind, _, name in world.cluster.objects if kind is kinds.VOLUME]
+        assert len(volumes) == 2
+        await world.controller.aclose()
+        for kind, name in [(kinds.NAMESPACE, NAMESPACE), *((kinds.VOLUME, name) for name in volumes)]:
+            older = world.held(kind, name, "")
+            del older["metadata"]["labels"][names.INSTANCE]
+            older["metadata"]["annotations"]["torpor/wish"] = "of an older version"
+            world.cluster.put(older)
+        world.controller = world.new_controller()
+        await world.until(lambda: _marks(world, volumes) == {"torpor.torpor"}, "all have the label")
+        assert world.told("repaired") == []
+        assert f"Namespace {NAMESPACE}" in world.told("updated")
+
+    play(work, cluster={"data_source": {"nfs": {"server": "files.example", "path": "/data"}}})
+
+
+def _marks(world: World, volumes: list[str]) -> set[str | None]:
+    things = [world.held(kinds.NAMESPACE, NAMESPACE, ""), *(world.held(kinds.VOLUME, name, "") for name in volumes)]
+    return {thing["metadata"]["labels"].get(names.INSTANCE) for thing in things}
 
 
 def test_a_repair_whose_echo_is_late_is_told_once(play: Play) -> None:

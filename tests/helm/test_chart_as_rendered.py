@@ -199,6 +199,15 @@ def test_tenants_volumes_may_lie_where_the_platforms_data_lies_and_nowhere_else(
     assert 'object.spec.csi.volumeHandle == "share-1"' in named
 
 
+def test_the_controller_is_kept_to_what_carries_the_mark_that_it_sets(plain: Rendered) -> None:
+    shape = shape_of(plain.settings())
+    (mark,) = shape.instance_labels.values()
+    for policy in plain.all("ValidatingAdmissionPolicy"):
+        expressions = [rule["expression"] for rule in policy["spec"]["validations"]]
+        demanded = f"['torpor/instance'].orValue('') == '{mark}'"
+        assert any(demanded in expression for expression in expressions), policy["metadata"]["name"]
+
+
 @pytest.mark.parametrize("name", sorted(yaml.safe_load((CHART / "values.yaml").read_text())))
 def test_a_value_that_there_is_not_is_refused(name: str) -> None:
     values: Any = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -15,6 +15,7 @@ from torpor_hub.podspecs import names
 # What an API server takes as a name of a namespace, and as the value of a label.
 RFC_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
+RELEASE = r"[a-z0-9]([a-z0-9.-]{0,51}[a-z0-9])?"
 ANY_ID = st.sampled_from(["ws", "job", "usr", "ten", "src"]).map(ids.new)
 
 
@@ -52,6 +53,11 @@ def test_a_text_of_people_never_becomes_a_name(text: str) -> None:
 def test_what_cannot_be_a_tenants_name_has_no_namespace(tenant: str) -> None:
     with pytest.raises(ClusterError, match="cannot be a tenant's name"):
         names.namespace("torpor-", tenant)
+
+
+@given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True), st.from_regex(RELEASE, fullmatch=True))
+def test_an_installations_mark_is_a_value_that_a_label_can_have(namespace: str, release: str) -> None:
+    assert VALUE.fullmatch(names.instance(namespace, release))
 
 
 def test_two_tenants_never_share_the_volume_of_a_source() -> None:

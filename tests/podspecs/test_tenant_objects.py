@@ -26,6 +26,14 @@ def test_a_tenants_namespace_takes_nothing_above_restricted() -> None:
     assert made["metadata"]["labels"]["torpor/tenant"] == "ten-1"
 
 
+def test_what_lies_in_no_namespace_is_marked_as_this_installations() -> None:
+    shape = replace(SHAPE, release="green")
+    volume, claim = data_objects(PLAN, "src-1", {"nfs": {}}, shape)
+    for thing in (namespace_object(PLAN, shape), volume):
+        assert thing["metadata"]["labels"]["torpor/instance"] == "torpor-system.green"
+    assert "torpor/instance" not in claim["metadata"]["labels"]
+
+
 def test_all_walls_stand_before_the_hub_may_make_a_pod() -> None:
     made = tenant_objects(PLAN, SHAPE)
     assert made[0]["metadata"]["name"] == "torpor-controller"

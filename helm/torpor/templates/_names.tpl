@@ -53,6 +53,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- .Values.tenants.namespacePrefix | default (printf "%s-" .Release.Namespace) -}}
 {{- end -}}
 
+{{/* What tells this installation from all others of the cluster, as the label torpor/instance has it. */}}
+{{- define "torpor.instance" -}}
+{{- printf "%s.%s" .Release.Namespace .Release.Name | trunc 63 | trimAll "-." -}}
+{{- end -}}
+
 {{/* Where the platform's images lie. */}}
 {{- define "torpor.repository" -}}
 {{- if .Values.images.repository -}}

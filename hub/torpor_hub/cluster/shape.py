@@ -14,6 +14,7 @@ def shape_of(settings: Settings) -> ClusterShape:
     cluster, registry = settings.cluster, settings.registry
     return ClusterShape(
         platform_namespace=cluster.namespace,
+        release=cluster.instance,
         fullname=cluster.fullname,
         namespace_prefix=cluster.namespace_prefix,
         agent_namespace=cluster.agent_namespace,

@@ -173,7 +173,7 @@ class TenantController:
                 found, outcome = await self._upkeep.make(wanted), Outcome.MADE
             except ObjectExists:
                 found = await self._cluster.get(kinds.NAMESPACE, name)
-        _require_ours(found, plan)
+        _require_ours(found, plan, self._shape)
         return found, outcome
 
     async def _prune(self, look: Pass, wanted: list[Json]) -> None:
@@ -227,11 +227,18 @@ def _namespace(plan: TenantPlan, shape: ClusterShape, *, complete: bool) -> Json
     return {**made, "metadata": made["metadata"] | {"annotations": marks}}
 
 
-def _require_ours(found: Json, plan: TenantPlan) -> None:
+def _require_ours(found: Json, plan: TenantPlan, shape: ClusterShape) -> None:
     name, labels = found["metadata"]["name"], found["metadata"].get("labels") or {}
     if labels.get(names.MANAGED_BY) != names.OWNER:
         raise ForeignNamespace(
             f"The namespace '{name}' exists and is not the platform's. Rename the tenant, or remove that namespace."
+        )
+    ours = shape.instance_labels[names.INSTANCE]
+    # One without the label is of an older version, and gets it.
+    if labels.get(names.INSTANCE, ours) != ours:
+        raise ForeignNamespace(
+            f"The namespace '{name}' belongs to another installation of the platform, {labels[names.INSTANCE]}. Rename the tenant,"
+            " or give the installations prefixes of their own."
         )
     if labels.get(names.TENANT) != plan.id:
         raise ForeignNamespace(

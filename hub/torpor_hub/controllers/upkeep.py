@@ -110,12 +110,16 @@ class Upkeep:
         return made
 
     async def keep_there(self, wanted: Mapping[str, Any]) -> Outcome:
-        """Make an object that is not there, and leave one that is as it is, but for the labels by which it is found."""
-        kind, (namespace, name) = kinds.of(wanted), kinds.place(wanted)
+        """Make an object that is not there, and leave one that is as it is, but for its labels."""
+        kind, (namespace, name), wish = kinds.of(wanted), kinds.place(wanted), drift.marked(wanted)
         if not self._watches[kind].snapshot().knows(namespace):
             return Outcome.UNKNOWN
-        if self.found(kind, name, namespace) is not None:
-            return Outcome.SAME
+        found = self.found(kind, name, namespace)
+        if found is not None:
+            if not drift.lacks_labels(wish, found):
+                return Outcome.SAME
+            await self.change(found, {"metadata": {mark: wish["metadata"][mark] for mark in drift.MARKS}})
+            return Outcome.UPDATED if drift.wish_changed(wish, found) else Outcome.REPAIRED
         try:
             await self.make(wanted)
         except ObjectExists:

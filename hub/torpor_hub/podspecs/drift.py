@@ -43,11 +43,14 @@ def wish_changed(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 def differs(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Return whether ``found`` lacks something of the wish, or has something else where all is the platform's own."""
     by_value = wanted["kind"] in OF_QUANTITIES
-    for mark in MARKS:
-        given = found["metadata"].get(mark) or {}
-        if any(given.get(key) != value for key, value in wanted["metadata"].get(mark, {}).items()):
-            return True
+    if any(_lacks(mark, wanted, found) for mark in MARKS):
+        return True
     return any(not _same(wanted.get(part), found.get(part), by_value=by_value) for part in OWN.get(wanted["kind"], ()))
+
+
+def lacks_labels(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Return whether ``found`` lacks a label of the wish, or has another value of it."""
+    return _lacks("labels", wanted, found)
 
 
 def excess(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Json:
@@ -66,6 +69,11 @@ def content(thing: Mapping[str, Any]) -> Json:
     """Return what of an object is a matter of wishes: neither its status nor what the server counts in it."""
     metadata = {mark: thing["metadata"].get(mark) or {} for mark in MARKS}
     return {**{key: value for key, value in thing.items() if key not in ("metadata", "status")}, "metadata": metadata}
+
+
+def _lacks(mark: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    given = found["metadata"].get(mark) or {}
+    return any(given.get(key) != value for key, value in wanted["metadata"].get(mark, {}).items())
 
 
 def _annotations(thing: Mapping[str, Any]) -> Mapping[str, str]:

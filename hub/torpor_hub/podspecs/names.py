@@ -10,6 +10,8 @@ from torpor_hub.errors import ClusterError
 MANAGED_BY = "app.kubernetes.io/managed-by"
 COMPONENT = "app.kubernetes.io/component"
 TENANT = "torpor/tenant"
+# Of what a controller may touch in the whole cluster: which installation's it is.
+INSTANCE = "torpor/instance"
 WORKSPACE = "torpor/workspace"
 GRANT = "torpor/grant"
 USER = "torpor/user"
@@ -64,6 +66,11 @@ def managed_labels(component: str, tenant_id: str, **more: str) -> dict[str, str
     """Return the labels of an object in a tenant's namespace; ``more`` are the ids of ``workspace``, ``grant``, ``user`` …"""
     ids = {f"torpor/{key}": _label(value) for key, value in more.items() if value}
     return {MANAGED_BY: OWNER, COMPONENT: component, TENANT: _label(tenant_id), **ids}
+
+
+def instance(platform_namespace: str, release: str) -> str:
+    """Return what tells one installation from all others of a cluster, as a label's value. The chart makes it by the same rule."""
+    return f"{platform_namespace}.{release}"[:LONGEST].strip("-.")
 
 
 def profile_repository(profile: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torpor_hub.podspecs import names
+
 GIB = 1024**3
 
 
@@ -19,6 +21,7 @@ class ClusterShape:
     """
 
     platform_namespace: str
+    release: str = "torpor"
     fullname: str = "torpor"
     namespace_prefix: str = "torpor-"
     agent_namespace: str = "torpor-agent"
@@ -46,3 +49,8 @@ class ClusterShape:
     scratch_dir: str = "/scratch"
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def instance_labels(self) -> Mapping[str, str]:
+        """The label by which the cluster keeps one installation's controller from another's tenants."""
+        return {names.INSTANCE: names.instance(self.platform_namespace, self.release)}

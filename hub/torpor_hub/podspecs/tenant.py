@@ -45,7 +45,7 @@ def namespace_object(plan: TenantPlan, shape: ClusterShape) -> Json:
         f"pod-security.kubernetes.io/{key}": value
         for key, value in {"enforce": "restricted", "enforce-version": "latest"}.items()
     }
-    labels = names.managed_labels(COMPONENT, plan.id) | levels
+    labels = {**names.managed_labels(COMPONENT, plan.id), **shape.instance_labels, **levels}
     name = names.namespace(shape.namespace_prefix, plan.name)
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 

@@ -48,7 +48,7 @@ def data_objects(
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": volume, "labels": labels},
+            "metadata": {"name": volume, "labels": {**labels, **shape.instance_labels}},
             "spec": spec,
         },
         {
