@@ -39,6 +39,18 @@ def test_after_a_lost_database_a_start_adopts_the_running_server(site: Site, fir
     assert works(site, "first")
 
 
+def test_a_server_that_ends_after_a_restart_of_the_hub_leaves_no_token_behind(site: Site) -> None:
+    site.start_server("outlived")
+    token = site.server_token("outlived")
+    site.kill_hub()
+    site.start_hub()
+    within(20, lambda: site.server("outlived").get("ready"), "the server is known again")
+    assert site.hub("GET", "user", token).status_code == 200
+    site.end("outlived")
+    within(20, lambda: not site.server("outlived"), "the hub notices the end")
+    assert site.hub("GET", "user", token).status_code == 403
+
+
 def test_a_stop_that_no_person_asked_for_is_refused_and_ends_nothing(site: Site, first: object) -> None:
     pid = site.server_pid("first")
     wishes = list(site.api.wishes)

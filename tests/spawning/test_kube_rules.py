@@ -26,6 +26,7 @@ from torpor_hub.errors import ClusterError, ClusterUnavailable, Denied, ObjectEx
 from torpor_hub.podspecs import names
 from torpor_hub.settings import Address, Settings
 from torpor_hub.spawning import adoption, hindrances, kube, tokens
+from torpor_hub.spawning.configure import configure
 from torpor_hub.spawning.kube import TorporKubeSpawner
 from torpor_hub.spawning.kube_pod import pod_of
 from torpor_hub.spawning.pods import Pods
@@ -329,3 +330,13 @@ def test_the_settings_choose_what_starts_servers_and_where_the_hub_is_found(
     assert config.JupyterHub.hub_bind_url == "http://:8081"
     assert config.JupyterHub.hub_connect_url == "http://torpor-hub:8081"
     assert config.JupyterHub.cleanup_servers is False
+
+
+@pytest.mark.parametrize(("url", "told"), [("https://hub.example/lab/", True), ("http://127.0.0.1:8000/lab/", False)])
+def test_behind_tls_the_hub_knows_its_public_address(tmp_path: Path, url: str, told: bool) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text("secret")
+    config = Config()
+    configure(config, settings(tmp_path).model_copy(update={"public_url": url}), "x.Y")
+    assert config.JupyterHub.get("public_url") == (url if told else None)

@@ -40,6 +40,9 @@ def _addresses(c: Any, settings: Settings) -> None:
     c.JupyterHub.hub_bind_url = f"http://{settings.hub.host}:{settings.hub.port}"
     # What the proxy and the servers use.
     c.JupyterHub.hub_connect_url = settings.hub.url
+    if settings.public_url.startswith("https:"):
+        # What ends TLS in front may not say so: cookies are for TLS alone all the same. By plain HTTP any address leads here.
+        c.JupyterHub.public_url = settings.public_url
     c.JupyterHub.default_url = settings.service_path
     c.JupyterHub.db_url = f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
     c.JupyterHub.upgrade_db = True

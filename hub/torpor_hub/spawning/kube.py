@@ -58,7 +58,6 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
     """
 
     handle = ""
-    grant_id = ""
 
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
@@ -126,23 +125,20 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
 
     def get_state(self) -> dict[str, Any]:
         """Return what a restarted hub needs to know the server again."""
-        own = {"grant_id": self.grant_id, "handle": self.handle} if self.grant_id else {}
-        return super().get_state() | own
+        return super().get_state() | ({"handle": self.handle} if self.grant_id else {})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what ``get_state`` returned."""
         super().load_state(state)
-        self.grant_id, self.handle = state.get("grant_id", ""), state.get("handle", "")
+        self.handle = state.get("handle", "")
         if self.grant_id:
-            # The hub does not keep it, and would leave it valid when the server has ended.
-            self.api_token = self.own_token(self.grant_id)
             self._follow()
 
     def clear_state(self) -> None:
         """Forget the server; the pod, if there is one, is left to whoever removes it."""
         self.cluster.leave(self.namespace, self.pod_name, self)
         super().clear_state()
-        self.grant_id = self.handle = ""
+        self.handle = ""
         self._pod = self._ended_with = self._cause = None
         self._start_failed = False
 
@@ -192,8 +188,7 @@ class TorporKubeSpawner(TorporSpawner, KubeSpawner):  # type: ignore[misc] # kub
             await self._change(RETRY_S)
 
     async def _create(self, grant: Grant) -> Json:
-        self.grant_id = grant.run.grant_id
-        self.use_own_token(self.grant_id)
+        self.use_own_token(grant.run.grant_id)
         self.save_state()
         pod = pod_of(
             grant.run,

@@ -72,6 +72,7 @@ class TorporSpawner:
 
     stop_asked = False
     workspace_id = ""
+    grant_id = ""
 
     # Of JupyterHub's Spawner.
     log: Any
@@ -79,6 +80,7 @@ class TorporSpawner:
     name: str
     authenticator: Any
     orm_spawner: Any
+    api_token: Any
 
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
@@ -167,6 +169,11 @@ class TorporSpawner:
     def use_own_token(self, grant_id: str) -> None:
         """Make the token of this start, or that of the earlier start that is adopted, the server's."""
         tokens.register(self, self.own_token(grant_id))
+        self.grant_id = grant_id
+
+    def know_token(self, grant_id: str) -> None:
+        """Take up the token of a start again, which the hub does not keep: it would leave it valid when the server has ended."""
+        self.grant_id, self.api_token = grant_id, self.own_token(grant_id)
 
     def own_token(self, grant_id: str) -> str:
         """Return the token of a start of this workspace, which any hub with the same key finds again."""
@@ -181,12 +188,20 @@ class TorporSpawner:
     def get_state(self) -> dict[str, Any]:
         """Return what a restarted hub needs to know the server again, and the workspace's id also while it does not run."""
         state: dict[str, Any] = super().get_state()  # type: ignore[misc] # of JupyterHub's Spawner
-        return state | ({"workspace_id": self.workspace_id} if self.workspace_id else {})
+        own = {"workspace_id": self.workspace_id, "grant_id": self.grant_id}
+        return state | {name: value for name, value in own.items() if value}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what ``get_state`` returned."""
         super().load_state(state)  # type: ignore[misc] # of JupyterHub's Spawner
         self.workspace_id = state.get("workspace_id", "")
+        if state.get("grant_id"):
+            self.know_token(state["grant_id"])
+
+    def clear_state(self) -> None:
+        """Forget the server, but not the workspace."""
+        super().clear_state()  # type: ignore[misc] # of JupyterHub's Spawner
+        self.grant_id = ""
 
     async def _ask_for_grant(self, hindrance: Cause | None = None) -> Grant:
         """Return the grant of this start; ``hindrance`` is what keeps it from being used, for all who look at the workspace."""

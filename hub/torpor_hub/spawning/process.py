@@ -99,9 +99,10 @@ class TorporProcessSpawner(TorporSpawner, Spawner):  # type: ignore[misc] # jupy
         self.root_dir, self.handle = state.get("root_dir", ""), state.get("handle", "")
         self.port = state.get("port", 0)
         # A hub that ended between the launch and the note of its handle: what runs in the folder is what it launched.
-        record = self._record() if self.root_dir and not self.handle else None
+        record = self._record() if self.root_dir else None
         if record is not None and launch.is_running(record):
             self._take_up(record)
+            self.know_token(record.grant_id)
 
     def clear_state(self) -> None:
         """Forget the server."""
