@@ -59,6 +59,6 @@ def test_a_hub_that_stays_away_keeps_no_start_from_its_end(play: Play, monkeypat
     async def work(world: World) -> None:
         key = world.create()
         world.hub.routed = None
-        await world.run(key)
+        assert (await world.run(key))["phase"] == "RUNNING"
 
     play(work)
