@@ -105,8 +105,9 @@ def installed(path: str = "/", release: Release = TORPOR, **more: Any) -> Iterat
     try:
         content = {**values(registry, built, path), **more}
         install(release, content)
-        # As the notes of the first say: tenants mount the platform's data once its claim is bound.
-        install(release, content)
+        if content["data"].get("enabled", True) and not content["data"].get("source"):
+            # As the notes of the first say: tenants mount the platform's data once its claim is bound.
+            install(release, content)
         print(f"chart: installed after {time.monotonic() - began:.0f} s")
         yield site(release, path, registry)
     finally:

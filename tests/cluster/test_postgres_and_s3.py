@@ -89,7 +89,7 @@ def _values(database: str, objects: ObjectStore) -> dict[str, Any]:
         "database": {"url": database},
         "blobs": {"url": f"s3://{objects.bucket}/{FOLDER}", "s3": {**account, "region": "us-east-1"}},
         "server": {**on_node, "replicas": 2, "resources": {"requests": {"cpu": "10m"}}},
-        "data": {"flights": False, "accessMode": "ReadWriteMany"},
+        "data": {"enabled": False},
         "seed": SEED,
     }
 
@@ -155,7 +155,7 @@ def blobs_are_in_the_store(stores: Stores, job: str, value: int) -> None:
 def nothing_is_kept_in_a_pod(stores: Stores) -> None:
     """The server has no claim, neither api nor controller has a database of its own; there are two pods of the api."""
     claims = {claim["metadata"]["name"] for claim in kubectl.items("pvc", "-n", RELEASE.namespace)}
-    assert claims == {f"{RELEASE.fullname}-hub", f"{RELEASE.fullname}-data"}
+    assert claims == {f"{RELEASE.fullname}-hub"}
     pods = [
         str(pod["metadata"]["name"])
         for component in ("server", "controller")
