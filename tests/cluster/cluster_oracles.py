@@ -16,6 +16,8 @@ from typing import Any
 from tests.cluster import kubectl
 from tests.cluster.cluster_people import Resident, Town, seconds
 from tests.cluster.cluster_storm import Death
+from tests.faults.oracles import unsettled
+from tests.support.platform import until
 
 Json = dict[str, Any]
 FREEZERS = Path("/sys/fs/cgroup/freezer/torpor-kube")
@@ -81,6 +83,27 @@ class PodHistory:
         if thing.get("status", {}).get("phase") in ("Failed", "Succeeded") and "deletionTimestamp" not in meta:
             pod.ended = str(thing["status"].get("containerStatuses", [{}])[0].get("state"))
         pod.gone |= event["type"] == "DELETED"
+
+
+def settles(town: Town, within_s: float) -> None:
+    """Wait until the records say that nothing is under way; say what is, at the end."""
+    try:
+        until(lambda: not unsettled(town), within_s, "a settled platform")
+    except AssertionError as error:
+        pods = [kubectl.run("get", "pods", "-n", namespace, "-o", "wide") for namespace in town.namespaces()]
+        raise AssertionError("\n".join([f"{error}: {unsettled(town)}", *pods])) from error
+
+
+def counted(town: Town, history: PodHistory, deaths: Collection[Death]) -> dict[str, list[str]]:
+    """Return everything that should not be, by its kind; ``deaths`` are the pods that the test itself has ended."""
+    found = {
+        "healthy workspaces stopped": healthy_stopped(town, history, deaths),
+        "frozen leftovers": frozen(history) + leases(town),
+        "orphan pods": orphans(town),
+        "leaked reservations": leaked(town),
+        "damaged checkpoints": list(damaged(town)),
+    }
+    return {kind: rows for kind, rows in found.items() if rows}
 
 
 def healthy_stopped(town: Town, history: PodHistory, deaths: Collection[Death]) -> list[str]:

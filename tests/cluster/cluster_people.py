@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ class Town(Platform):
         super().__init__(Path(), 0, "/", passwords=site.passwords)
         self.site, self.door, self.release = site, door, of
         self._homes: dict[str, Path] = {}
+        self._database: Path | None = None
 
     @property
     def url(self) -> str:
@@ -55,11 +57,26 @@ class Town(Platform):
 
     def rows(self, query: str, *values: Any) -> list[Json]:
         """Return rows of the database, read beside the platform."""
-        return self.site.rows(query, *values)
+        if self._database is None:
+            volume = kubectl.volume(self.site.namespace, f"{self.site.fullname}-server")
+            self._database = volume / "torpor.sqlite"
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=15)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, values)]
 
     def namespaces(self) -> list[str]:
         """Return the namespaces of both tenants."""
         return [f"{self.site.prefix}{tenant}" for tenant in TENANTS.values()]
+
+    def pod(self, user: str, workspace: str) -> Json:
+        """Return the pod of a user's workspace."""
+        return kubectl.get("pod", workspace, "-n", f"{self.site.prefix}{TENANTS[user]}")
+
+    def programs(self, component: str) -> list[Json]:
+        """Return the pods of one of the platform's programs."""
+        namespace = self.release.agents if component == "agent" else self.release.namespace
+        chosen = f"app.kubernetes.io/instance={self.release.name},app.kubernetes.io/component={component}"
+        return kubectl.items("pods", "-n", namespace, "-l", chosen)
 
     def put_wheel(self, user: str, name: str, value: int) -> str:
         """Put a wheel into a user's home; return its path as notebooks see it."""

@@ -101,7 +101,7 @@ class Storm:
         self.faults.append(Fault(time.monotonic() - self.started, kind, how, under_way(self.town)))
 
     def _strike_program(self, component: str) -> None:
-        pods = [pod for pod in self._programs(component) if _is_ready(pod)]
+        pods = [pod for pod in self.town.programs(component) if _is_ready(pod)]
         pod = self.draw.choice(sorted(pods, key=lambda each: str(each["metadata"]["name"])))
         status = next(each for each in pod["status"]["containerStatuses"] if each["name"] == component)
         if self.draw.random() < 0.5 and status["restartCount"] < RESTARTS:
@@ -114,14 +114,9 @@ class Storm:
         until(lambda: self._is_back(component, len(pods), old), BACK_WITHIN_S, f"the {component} is back")
 
     def _is_back(self, component: str, count: int, old: str) -> bool:
-        ready = [pod for pod in self._programs(component) if _is_ready(pod)]
+        ready = [pod for pod in self.town.programs(component) if _is_ready(pod)]
         there = {str(each.get("containerID")) for pod in ready for each in pod["status"]["containerStatuses"]}
         return len(ready) >= count and old not in there
-
-    def _programs(self, component: str) -> list[Json]:
-        namespace = self.town.release.agents if component == "agent" else self.town.release.namespace
-        chosen = f"app.kubernetes.io/instance={self.town.release.name},app.kubernetes.io/component={component}"
-        return kubectl.items("pods", "-n", namespace, "-l", chosen)
 
     def _strike_pod(self, component: str) -> None:
         if component == "job":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from tests.cluster.cluster_storm import KINDS, Storm
 from tests.cluster.release import REGISTRY, Release
 from tests.faults.oracles import unsettled
 from tests.support.people import Person
-from tests.support.platform import until
 from torpor_hub.cluster.access import Access
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults]
@@ -96,7 +95,7 @@ def blow(weather: Weather, count: int, record_property: Record) -> None:
         storm.blow(count)
         for life in weather.lives:
             life.stop()
-        until(lambda: not unsettled(town), CONVERGES_WITHIN_S, "a settled platform")
+        cluster_oracles.settles(town, CONVERGES_WITHIN_S)
         for life in weather.lives:
             life.finish()
     finally:
@@ -106,22 +105,9 @@ def blow(weather: Weather, count: int, record_property: Record) -> None:
         print("\n".join(cluster_oracles.story(life, storm.deaths) for life in weather.lives))
         print("unsettled:", unsettled(town))
     assert len(storm.faults) + len(storm.missed) == count
-    assert counted(weather) == {}
+    assert cluster_oracles.counted(town, weather.history, storm.deaths) == {}
     with ThreadPoolExecutor() as pool:
         woken = pool.map(lambda life: list(cluster_oracles.not_woken([life], storm.deaths)), weather.lives)
         assert [sentence for each in woken for sentence in each] == []
     assert [sentence for life in weather.lives for sentence in cluster_oracles.wrong_jobs(life)] == []
-    assert counted(weather) == {}
-
-
-def counted(weather: Weather) -> dict[str, Collection[str]]:
-    """Return everything that should not be, by its kind."""
-    town, history = weather.town, weather.history
-    found: dict[str, Collection[str]] = {
-        "healthy workspaces stopped": cluster_oracles.healthy_stopped(town, history, weather.storm.deaths),
-        "frozen leftovers": cluster_oracles.frozen(history) + cluster_oracles.leases(town),
-        "orphan pods": cluster_oracles.orphans(town),
-        "leaked reservations": cluster_oracles.leaked(town),
-        "damaged checkpoints": list(cluster_oracles.damaged(town)),
-    }
-    return {kind: rows for kind, rows in found.items() if rows}
+    assert cluster_oracles.counted(town, weather.history, storm.deaths) == {}
