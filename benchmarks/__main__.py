@@ -1,61 +1,107 @@
-"""``python -m benchmarks [--smoke]``: medians, spreads and ratios, with the facts of the machine."""
+"""``python -m benchmarks [NAME…]``: seconds with their spread, and ratios to what people would use instead, with the machine's facts."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
 import shutil
-import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.sleep_path import SleepPath, make_tree
+from benchmarks import report, sleep_path
+from benchmarks.report import Outcome
 
-MIB = 1024**2
-FULL = {"files": 12_000, "libraries": 24, "library_bytes": 8 * MIB}
-SMOKE = {"files": 60, "libraries": 1, "library_bytes": MIB}
+RESULTS = Path("test-results", "benchmarks.json")
+# A cluster, as its administrator reaches it, and the registry that its nodes pull from.
+CLUSTER = ("KUBECONFIG", "TORPOR_KUBE_REGISTRY")
+Take = Callable[[Outcome], None]
 
 
-def machine() -> str:
-    """Return the facts that a number needs to be compared with another day's."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line takes."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = ("path", "small", "large")
+    made.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        choices=[[], *known],
+        help=f"of {', '.join(known)}; none: all that can run here",
     )
+    made.add_argument("--smoke", action="store_true", help="one round over small trees: does it run at all")
+    made.add_argument("--rounds", type=int, help="in place of 20 for `small`, 5 for the others")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where all figures go (%(default)s)")
+    made.add_argument(
+        "--forget",
+        default="",
+        metavar="COMMAND",
+        help="run after each round on a cluster, with a repository as its last argument: the nodes may drop their images of it",
+    )
+    return made
 
 
-def report(seconds: dict[str, list[float]], content_bytes: int) -> list[str]:
-    """Return the lines of a table: median, spread, speed, and the median of the ratios round by round to the first way."""
-    first = next(iter(seconds.values()))
-    lines = [f"{'way':18} {'median':>8} {'least':>8} {'most':>8} {'MiB/s':>7} {'ratio':>6}"]
-    for name, each in seconds.items():
-        median = statistics.median(each)
-        ratio = statistics.median(own / peer for own, peer in zip(each, first, strict=True))
-        speed = content_bytes / MIB / median
-        lines.append(f"{name:18} {median:7.2f}s {min(each):7.2f}s {max(each):7.2f}s {speed:7.0f} {ratio:6.2f}")
-    return lines
+def missing(names: Sequence[str]) -> str:
+    """Return what is not here of what the benchmarks need, as a sentence; empty when all is."""
+    if not shutil.which("zstd"):
+        return "This compares with `tar | zstd`; the program zstd is not here. On Debian: apt-get install zstd"
+    if names == ["path"]:
+        return ""
+    for variable in CLUSTER:
+        if variable not in os.environ:
+            return f"`small` and `large` need a cluster: {variable} is not set."
+    if not (shutil.which("podman") or shutil.which("buildah")):
+        return "This compares with `podman commit`; podman is not here. On Debian: apt-get install podman"
+    return ""
+
+
+def chosen(asked: Sequence[str]) -> list[str]:
+    """Return what to run: what is asked for, else all that can run here."""
+    if asked:
+        return list(dict.fromkeys(asked))
+    lacking = missing(["small"])
+    if lacking:
+        print(lacking, file=sys.stderr)
+    return ["path"] if lacking else ["path", "small", "large"]
+
+
+def outcomes(names: Sequence[str], asked: argparse.Namespace, scratch: Path) -> Iterator[Outcome]:
+    """Measure, and yield each outcome as it begins; its rounds fill it until the next."""
+    if "path" in names:
+        rounds = 1 if asked.smoke else asked.rounds or 5
+        yield from sleep_path.outcomes(scratch / "path", asked.seed, rounds, smoke=asked.smoke)
+    sizes = [name for name in names if name != "path"]
+    if sizes:
+        from benchmarks import cluster
+
+        plan = cluster.Plan(asked.seed, asked.rounds, asked.smoke, asked.forget)
+        yield from cluster.outcomes(sizes, plan, scratch)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="one round over a small tree: does it run at all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args(arguments)
-    if not shutil.which("zstd"):
-        print("This compares with `tar | zstd`; the program zstd is not here. On Debian: apt-get install zstd")
+    """Measure, print, write, and return the exit status. What was measured before a failure is printed and written too."""
+    asked = parser().parse_args(arguments)
+    names = chosen(asked.names)
+    lacking = missing(names)
+    if lacking:
+        print(lacking)
         return 2
-    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
-        tree = Path(folder, "tree")
-        size = make_tree(tree, asked.seed, **(SMOKE if asked.smoke else FULL))
-        print(f"Sleep path over {size / MIB:.0f} MiB, seed {asked.seed}. {machine()}")
-        seconds = SleepPath(tree, Path(folder, "scratch")).rounds(1 if asked.smoke else asked.rounds)
-    print(*report(seconds, size), sep="\n")
+    facts = f"seed {asked.seed}. {report.machine()}"
+    print(facts)
+    found: list[Outcome] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="torpor-bench-") as folder:
+            for outcome in outcomes(names, asked, Path(folder)):
+                found.append(outcome)
+    finally:
+        for outcome in found:
+            print("", *report.table(outcome), sep="\n")
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        figures = {"machine": facts, "outcomes": [report.content(outcome) for outcome in found]}
+        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 

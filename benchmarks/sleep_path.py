@@ -12,12 +12,18 @@ import random
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.report import Outcome
 from torpor_hub.capture.base import CaptureTask
 from torpor_hub.capture.directory import DirectoryCapture
 from torpor_hub.oci.layout import Layout
 
+MIB = 1024**2
+FULL = {"files": 12_000, "libraries": 24, "library_bytes": 8 * MIB}
+SMOKE = {"files": 60, "libraries": 1, "library_bytes": MIB}
+PAIRS = (("image, read back", "tar | zstd"),)
 REPOSITORY = "benchmarks/sleep"
 WORDS = ("import", "self", "value", "index", "for", "in", "range", "None", "\n    ", "\n", "=")
 PEER = 'tar --create --format=pax --xattrs --sort=name --directory "$1" . | zstd -1 -T2 -q -o "$2" && sync "$2"'
@@ -36,6 +42,14 @@ def make_tree(root: Path, seed: int, *, files: int, libraries: int, library_byte
             draw.randbytes(half) + bytes(draw.choices(range(16), k=4096)) * (half // 4096)
         )
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+
+
+def outcomes(folder: Path, seed: int, rounds: int, *, smoke: bool) -> Iterator[Outcome]:
+    """Yield the one outcome, and fill it."""
+    size = make_tree(folder / "tree", seed, **(SMOKE if smoke else FULL))
+    outcome = Outcome(f"Writing an environment of {size / MIB:.0f} MiB", PAIRS)
+    yield outcome
+    outcome.seconds |= SleepPath(folder / "tree", folder / "scratch").rounds(rounds)
 
 
 class SleepPath:
