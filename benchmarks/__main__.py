@@ -15,8 +15,8 @@ from benchmarks import report, sleep_path
 from benchmarks.report import Outcome
 
 RESULTS = Path("test-results", "benchmarks.json")
-# A cluster, as its administrator reaches it, and the registry that its nodes pull from.
-CLUSTER = ("KUBECONFIG", "TORPOR_KUBE_REGISTRY")
+# A cluster, as its administrator reaches it, the registry that its nodes pull from, and this machine as its pods reach it.
+CLUSTER = ("KUBECONFIG", "TORPOR_KUBE_REGISTRY", "TORPOR_KUBE_HOST")
 Take = Callable[[Outcome], None]
 
 

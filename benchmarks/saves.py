@@ -41,20 +41,23 @@ class Commit:
     def measure(self, folder: Path, payload: Payload) -> dict[str, float]:
         """Return the seconds of commit and push; the registry forgets the image afterwards."""
         container = self._run(ENGINES[self._engine], "-q", PLAIN, self._image)
-        root = Path(self._run("mount", container))
-        subprocess.run(
-            ["tar", "-x", "-m", "-C", str(root / "opt/workspace/env"), "-f", str(payload.archive)], check=True
-        )
         name, digest = f"{self._host}/{REPOSITORY}:last", folder / "digest"
-        os.sync()
-        begun = time.perf_counter()
-        self._run("commit", "-q", container, name)
-        self._run("push", "-q", PLAIN, f"--digestfile={digest}", name)
-        took_s = time.perf_counter() - begun
-        self._run("rm", container)
+        try:
+            self._fill(container, payload)
+            os.sync()
+            begun = time.perf_counter()
+            self._run("commit", "-q", container, name)
+            self._run("push", "-q", PLAIN, f"--digestfile={digest}", name)
+            took_s = time.perf_counter() - begun
+        finally:
+            self._run("rm", container)
         self._run("rmi", name)
         self._registry.delete_manifest(REPOSITORY, digest.read_text().strip())
         return {commit_way(): took_s}
+
+    def _fill(self, container: str, payload: Payload) -> None:
+        folder = Path(self._run("mount", container), "opt/workspace/env")
+        subprocess.run(["tar", "-x", "-m", "-C", str(folder), "-f", str(payload.archive)], check=True)
 
     def _run(self, *arguments: str) -> str:
         ended = subprocess.run([self._engine, *arguments], check=True, stdout=subprocess.PIPE, text=True)
