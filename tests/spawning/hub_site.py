@@ -221,9 +221,13 @@ class Site:
 
     def asks_to_delete(self, browser: httpx.Client, path: str) -> httpx.Response:
         """Delete something of the hub's, as a page of it does for the person who is signed in there."""
+        return self.asks(browser, "DELETE", path)
+
+    def asks(self, browser: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        """Ask the hub's api as a page of the hub does."""
         browser.get("hub/home").raise_for_status()
         xsrf = {"X-XSRFToken": browser.cookies.get("_xsrf", path=f"{self.base_path}hub/") or ""}
-        return browser.delete(f"hub/api/{path}", headers=xsrf)
+        return browser.request(method, f"hub/api/{path}", headers=xsrf, json=body)
 
     def _run(self, name: str, command: tuple[str, ...], environment: dict[str, str]) -> None:
         with self.log.open("ab") as log:

@@ -83,9 +83,28 @@ def test_the_hub_does_not_forget_a_person_whose_workspaces_run(site: Site, first
     assert works(site, "first")
 
 
+def test_a_hub_that_is_shut_down_takes_no_server_with_it(site: Site, first: object) -> None:
+    answer = site.asks(site.signed_in("root"), "POST", "shutdown", {"servers": True})
+    assert answer.status_code == 409
+    assert "outlive the hub" in answer.json()["message"]
+    assert works(site, "first")
+
+
+def test_a_refusal_tells_nothing_to_who_may_not_ask(site: Site, first: object) -> None:
+    browser = site.signed_in("ben")
+    asked = [
+        site.asks_to_delete(browser, "users/ada"),
+        site.asks_to_delete(browser, "users/ada/servers/first"),
+        site.asks(browser, "POST", "shutdown", {"servers": True}),
+    ]
+    assert {answer.status_code for answer in asked} <= {403, 404}
+    assert works(site, "first")
+
+
 def test_a_start_is_not_broken_off_halfway(site: Site) -> None:
     site.api.before["halfway"] = [(202, {"operation": "op-1", "progress": 1, "message": "Waits."})] * 10
     site.hub("POST", "users/ada/servers/halfway").raise_for_status()
+    assert site.asks_to_stop("halfway", "ben").status_code in (403, 404)
     answer = site.asks_to_stop("halfway")
     assert answer.status_code == 409
     assert "Stop it once it runs" in answer.json()["message"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyterhub.apihandlers.hub import ShutdownAPIHandler
 from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
 from jupyterhub.handlers.base import UserUrlHandler
+from jupyterhub.scopes import needs_scope
 from jupyterhub.user import User
 from tornado import web
 
@@ -18,6 +20,7 @@ NOT_A_PERSON = (
 )
 STARTING = "The workspace is starting. Stop it once it runs."
 HAS_SERVERS = "Workspaces of this user run. Put them to sleep first, or stop them."
+OUTLIVE = "Workspaces outlive the hub here, and a hub that ends puts none to sleep. Shut it down without `servers`."
 NO_SLEEP = f"{saving.NO_SLEEP.message} {saving.NO_SLEEP.next_step}"
 
 
@@ -27,6 +30,7 @@ class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has 
     The wish is recorded before the hub lets go of the server, which would run on without a route where it cannot be.
     """
 
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator] # jupyterhub has no types
     async def delete(self, user_name: str, server_name: str = "") -> None:
         """Stop a server, unless it is just starting: the platform carries on a start that the hub would break off."""
         user = self.find_user(user_name)
@@ -59,12 +63,24 @@ class StopHandler(UserServerAPIHandler):  # type: ignore[misc] # jupyterhub has 
 class UserHandler(UserAPIHandler):  # type: ignore[misc] # jupyterhub has no types
     """Keeps the hub from forgetting a person whose workspaces run."""
 
+    @needs_scope("admin:users")  # type: ignore[untyped-decorator] # jupyterhub has no types
     async def delete(self, user_name: str) -> None:
         """Remove a user from the hub; the platform's records know them as before."""
         user = self.find_user(user_name)
         if user is not None and user.active:
             raise web.HTTPError(409, HAS_SERVERS)
         await super().delete(user_name)
+
+
+class ShutdownHandler(ShutdownAPIHandler):  # type: ignore[misc] # jupyterhub has no types
+    """Ends the hub, and never its servers with it."""
+
+    @needs_scope("shutdown")  # type: ignore[untyped-decorator] # jupyterhub has no types
+    async def post(self) -> None:
+        """Shut the hub down."""
+        if (self.get_json_body() or {}).get("servers"):
+            raise web.HTTPError(409, OUTLIVE)
+        await super().post()
 
 
 class NotRunningHandler(UserUrlHandler):  # type: ignore[misc] # jupyterhub has no types
@@ -81,6 +97,7 @@ class NotRunningHandler(UserUrlHandler):  # type: ignore[misc] # jupyterhub has 
 
 
 OURS: list[tuple[str, type[web.RequestHandler]]] = [
+    (r"/api/shutdown", ShutdownHandler),
     (r"/api/users/([^/]+)", UserHandler),
     (r"/api/users/([^/]+)/server", StopHandler),
     (r"/api/users/([^/]+)/servers/([^/]*)", StopHandler),
