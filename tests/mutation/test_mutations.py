@@ -243,9 +243,30 @@ MUTATIONS = (
     Mutation(
         "a namespace of somebody else is not taken over",
         HUB + "controllers/tenants.py",
-        "        _require_ours(found, plan)\n",
+        "        _require_ours(found, plan, self._shape)\n",
         "",
         TENANTS + "test_a_namespace_of_somebody_else_is_not_touched",
+    ),
+    Mutation(
+        "a node's workspaces fall asleep a few at once",
+        HUB + "domain/draining.py",
+        "if busy[waiting[key]] < AT_ONCE_PER_NODE:",
+        "if key:",
+        "tests/domain/test_who_is_drained_next.py::test_two_of_each_node_go_to_sleep_at_once",
+    ),
+    Mutation(
+        "a cordon alone puts nobody to sleep",
+        HUB + "podspecs/room.py",
+        "return bool(labels.get(names.DRAIN, STAYS) != STAYS)",
+        'return bool(labels.get(names.DRAIN, STAYS) != STAYS or node["spec"].get("unschedulable"))',
+        "tests/podspecs/test_room.py::test_a_cordon_alone_empties_nothing",
+    ),
+    Mutation(
+        "a namespace of another installation is left alone",
+        HUB + "controllers/tenants.py",
+        "if labels.get(names.INSTANCE, ours) != ours:",
+        "if not ours:",
+        TENANTS + "test_a_namespace_of_another_installation_is_not_touched",
     ),
 )
 
