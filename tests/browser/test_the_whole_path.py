@@ -84,7 +84,7 @@ def on_the_cluster(_: Path, draw: random.Random) -> Iterator[Site]:
 
 PLACES = [
     pytest.param(on_processes, id="processes", marks=pytest.mark.embedded),
-    pytest.param(on_the_cluster, id="cluster", marks=pytest.mark.cluster),
+    pytest.param(on_the_cluster, id="cluster", marks=[pytest.mark.cluster, pytest.mark.alone]),
 ]
 
 

@@ -17,7 +17,7 @@ from tests.cluster import kubectl, release
 from tests.support.platform import free_port
 from torpor_hub.cluster.access import Access
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "howto" / "install-on-a-cluster.md"
 ANSWERS_WITHIN_S = 60.0

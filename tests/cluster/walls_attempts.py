@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from tests.cluster.walls_site import ELSEWHERE, RELEASE
 
 Json = dict[str, Any]
-MANAGED = {"app.kubernetes.io/managed-by": "torpor"}
+INSTANCE = "torpor/instance"
+OWN, ANOTHER = f"{RELEASE.namespace}.{RELEASE.name}", f"{RELEASE.namespace}.another"
+MANAGED = {"app.kubernetes.io/managed-by": "torpor", INSTANCE: OWN}
 NAMESPACES, VOLUMES = "/api/v1/namespaces", "/api/v1/persistentvolumes"
 RBAC = "rbac.authorization.k8s.io"
 MERELY_OURS, NOT_OURS, FOREIGN_NAME = (
@@ -18,7 +20,7 @@ MERELY_OURS, NOT_OURS, FOREIGN_NAME = (
 )
 LEVEL, TENANTS_ALONE, TWO_ROLES = (
     "enforces Pod Security's level",
-    "bound in tenants' namespaces alone",
+    "tenants' namespaces alone",
     "only the roles of hub",
 )
 ACCOUNTS, DATA, READ_ONLY = (
@@ -26,6 +28,7 @@ ACCOUNTS, DATA, READ_ONLY = (
     "over the platform's own data",
     "for reading, are kept",
 )
+NOT_OF_THIS_ONE = "has the label torpor/instance"
 NOT_THE_PLATFORMS, NO_RIGHT = "is not the platform's", "is attempting to grant RBAC permissions not currently held"
 HUB_ROLE, CONTROLLER_ROLE = f"{RELEASE.fullname}-tenant-hub", f"{RELEASE.fullname}-tenant-controller"
 HUB, SERVER = f"{RELEASE.fullname}-hub", f"{RELEASE.fullname}-server"
@@ -59,8 +62,9 @@ def attempts(data: Json, foreign_volumes: Iterable[str]) -> Iterator[Attempt]:
 
 
 def _namespaces() -> Iterator[Attempt]:
-    def new(what: str, refusal: str, name: str, **labels: str) -> Attempt:
-        return Attempt(what, refusal, "POST", NAMESPACES, _object("v1", "Namespace", name, labels=labels))
+    def new(what: str, refusal: str, name: str, *, instance: str = OWN, **labels: str) -> Attempt:
+        content = _object("v1", "Namespace", name, labels={"instance": instance, **labels})
+        return Attempt(what, refusal, "POST", NAMESPACES, content)
 
     def change(what: str, refusal: str, name: str, **labels: str | None) -> Attempt:
         return Attempt(what, refusal, "PATCH", f"{NAMESPACES}/{name}", {"metadata": {"labels": _marks(labels)}})
@@ -68,10 +72,19 @@ def _namespaces() -> Iterator[Attempt]:
     yield new("a tenant's namespace", "", f"{RELEASE.prefix}new", tenant="tn-1", level="restricted")
     yield new("one of another name", FOREIGN_NAME, "new", tenant="tn-1", level="restricted")
     yield new("one of nobody", MERELY_OURS, f"{RELEASE.prefix}new", level="restricted")
+    yield new(
+        "one of another installation",
+        NOT_OF_THIS_ONE,
+        f"{RELEASE.prefix}new",
+        instance=ANOTHER,
+        tenant="tn-1",
+        level="restricted",
+    )
     yield new("one without a level", LEVEL, f"{RELEASE.prefix}new", tenant="tn-1")
     yield new("one that lets root in", LEVEL, f"{RELEASE.prefix}new", tenant="tn-1", level="privileged")
     yield change("a lower level", LEVEL, TENANT, level="baseline")
     yield change("a tenant's namespace given up", MERELY_OURS, TENANT, tenant=None)
+    yield change("a tenant's namespace given away", NOT_OF_THIS_ONE, TENANT, instance=ANOTHER)
     yield change(
         "the system's namespace made a tenant's", FOREIGN_NAME, "kube-system", tenant="tn-1", level="restricted"
     )
@@ -129,17 +142,17 @@ def _volumes(data: Json) -> Iterator[Attempt]:
 
 
 def another_platforms_volume(data: Json) -> Json:
-    """Return a volume that another installation's controller keeps on the same cluster."""
+    """Return a volume that another installation's controller keeps on the same cluster: only its mark tells."""
     spec = {
         "accessModes": ["ReadOnlyMany"],
         "capacity": {"storage": "1Gi"},
         "persistentVolumeReclaimPolicy": "Retain",
         "storageClassName": "",
-        "claimRef": {"namespace": "another-research", "name": "data"},
+        "claimRef": {"namespace": TENANT, "name": "of-another"},
         **data,
     }
     made = _object("v1", "PersistentVolume", f"{RELEASE.prefix}of-another", spec=spec)
-    made["metadata"]["labels"] = dict(MANAGED)
+    made["metadata"]["labels"] = MANAGED | {INSTANCE: ANOTHER}
     return made
 
 
@@ -148,7 +161,7 @@ def _object(api: str, kind: str, name: str, *, labels: dict[str, str] | None = N
 
 
 def _marks(labels: Any) -> Json:
-    keys = {"tenant": "torpor/tenant", "level": "pod-security.kubernetes.io/enforce"}
+    keys = {"tenant": "torpor/tenant", "level": "pod-security.kubernetes.io/enforce", "instance": INSTANCE}
     return {keys[key]: value for key, value in labels.items()}
 
 
