@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import re
@@ -27,8 +28,9 @@ ANSWERS_WITHIN_S = 300
 class RegistryDoor:
     """Forwards ``host`` and a port of its own to the registry ``target``.
 
-    Gone: connections are refused and cut. Full: nothing more can be written. Lying: saved environments read back as something
-    else. Hanging: an image's last part, its manifest, gets no answer; ``held`` is set while one waits.
+    Gone: connections are refused and cut. Full: nothing more can be written. Lying: it says that it has kept saved environments
+    and keeps none, and those of before read back as something else. Hanging: an image's last part, its manifest, gets no answer;
+    ``held`` is set while one waits.
     """
 
     target: str
@@ -111,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.door.faults += 1
             self._answer(500, json.dumps(FULL).encode())
             return
+        if mode == "lying" and self.command == "PUT" and SAVED.fullmatch(self.path):
+            self.door.faults += 1
+            self._answer(201, b"", {"Docker-Content-Digest": f"sha256:{hashlib.sha256(body).hexdigest()}"})
+            return
         if mode == "hanging" and self.command == "PUT" and "/manifests/" in self.path:
             self.door.faults += 1
             self.door.pause()
@@ -146,8 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
                 piece, lies = bytes([piece[0] ^ 1]) + piece[1:], None
             self.wfile.write(piece)
 
-    def _answer(self, status: int, content: bytes) -> None:
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
