@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,6 +93,14 @@ def settles(town: Town, within_s: float) -> None:
     except AssertionError as error:
         pods = [kubectl.run("get", "pods", "-n", namespace, "-o", "wide") for namespace in town.namespaces()]
         raise AssertionError("\n".join([f"{error}: {unsettled(town)}", *pods])) from error
+
+
+def nothing_is_wrong(town: Town, history: PodHistory, deaths: Collection[Death], within_s: float) -> None:
+    """Wait until nothing is to be counted, and count at the end."""
+    settles(town, within_s)
+    with contextlib.suppress(AssertionError):
+        until(lambda: not counted(town, history, deaths), within_s, "nothing is wrong")
+    assert counted(town, history, deaths) == {}
 
 
 def counted(town: Town, history: PodHistory, deaths: Collection[Death]) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,17 @@ from torpor_hub.cluster.access import Access
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(600)]
 Json = dict[str, Any]
+Record = Callable[[str, object], None]
 KUBE = Path(os.environ.get("TORPOR_KUBE", ROOT.parent / "shared" / "kube" / "kube"))
 RELEASE = Release("single", "hf1")
 OTHER_NODE = "torpor-1"
 OUTAGE_S = 60
 # After this time the node's lease has run out, and nobody believes any more that it runs.
 UNREACHABLE_WITHIN_S, CONVERGES_WITHIN_S, THAWS_WITHIN_S = 90, 60, 20
-DRAIN = ("--ignore-daemonsets", "--delete-emptydir-data")
+# A workspace's pod has no controller but the platform: `--force` does not spare its disruption budget.
+DRAIN = ("--ignore-daemonsets", "--delete-emptydir-data", "--force")
+# After an outage the cluster's own controllers, its scheduler and its nodes come back one after another.
+JOB_WITHIN_S = 180
 AT_REST = ("ASLEEP", "STOPPED", "FAILED", "NEW")
 
 
@@ -84,8 +88,7 @@ class Scene:
 
     def nothing_is_wrong(self) -> None:
         """Wait until all is at rest, and count."""
-        cluster_oracles.settles(self.town, CONVERGES_WITHIN_S)
-        assert cluster_oracles.counted(self.town, self.history, self.deaths) == {}
+        cluster_oracles.nothing_is_wrong(self.town, self.history, self.deaths, CONVERGES_WITHIN_S)
 
 
 @dataclass
@@ -132,7 +135,9 @@ def scene(release_at_work: Scene) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize(("begin", "end"), [("api-pause", "api-resume"), ("api-stop", "api-start")])
-def test_workspaces_outlast_an_api_server_that_hangs_or_is_down(scene: Scene, begin: str, end: str) -> None:
+def test_workspaces_outlast_an_api_server_that_hangs_or_is_down(
+    scene: Scene, begin: str, end: str, record_property: Record
+) -> None:
     desks = [scene.at_work(user) for user in TENANTS]
     kube(begin)
     try:
@@ -142,8 +147,10 @@ def test_workspaces_outlast_an_api_server_that_hangs_or_is_down(scene: Scene, be
         kube(end)
     until(lambda: all(desk.phase == "RUNNING" for desk in desks), CONVERGES_WITHIN_S, "all run again")
     person = desks[0].resident.person
+    began = time.monotonic()
     job = person.submit(desks[0].resident.workspace, ["echo", "again"])
-    assert person.ended(job, within_s=CONVERGES_WITHIN_S)["phase"] == "SUCCEEDED"
+    assert person.ended(job, within_s=JOB_WITHIN_S)["phase"] == "SUCCEEDED", person.job(job)
+    record_property("the first job after the outage, s", round(time.monotonic() - began, 1))
     assert [str(scene.pod(user)["metadata"]["uid"]) for user in TENANTS] == [desk.uid for desk in desks]
     assert all(desk.remembers() for desk in desks)
     scene.nothing_is_wrong()
