@@ -139,3 +139,12 @@ def test_a_tenants_gpus_and_what_is_held_of_them_are_shown_where_there_are_some(
     page = browser.page()
     assert "4 cores, 8 GiB, 2 GPUs free" in page
     assert '<td class="number">0 of 2</td>' in page
+
+
+def test_no_button_can_be_pressed_before_what_answers_it_is_there(world: World) -> None:
+    head, _, body = Browser(world).page().partition("<body")
+    scripts = re.findall(r"<script[^>]*>", head)
+    assert [name for script in scripts for name in re.findall(r"static/(\w+)\.js", script)] == ["htmx", "torpor"]
+    assert not [script for script in scripts if "defer" in script or "async" in script]
+    assert "hx-post" in body
+    assert "<script" not in body

@@ -1,13 +1,12 @@
-// Refresh what a change concerns, and ask before what could lose something.
+// Refresh what a change concerns, and ask before what could lose something. Read before the body: no click comes before it.
 (() => {
-  const root = document.body.dataset.root;
   const pending = new Map();
   const refresh = (name) => {
     clearTimeout(pending.get(name));
     pending.set(name, setTimeout(() => htmx.trigger(document.body, name), 80));
   };
   const listen = () => {
-    const source = new EventSource(root + "api/v1/events");
+    const source = new EventSource(document.body.dataset.root + "api/v1/events");
     source.addEventListener("change", (event) => {
       const change = JSON.parse(event.data);
       refresh("torpor:" + change.kind);
@@ -21,8 +20,8 @@
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
     });
   };
-  const dialog = document.getElementById("confirm");
   const ask = (text, yes) => new Promise((resolve) => {
+    const dialog = document.getElementById("confirm");
     document.getElementById("confirm-text").textContent = text;
     document.getElementById("confirm-yes").textContent = yes;
     dialog.returnValue = "no";
@@ -55,5 +54,5 @@
     box.textContent = text;
     document.getElementById("error").replaceChildren(box);
   });
-  listen();
+  document.addEventListener("DOMContentLoaded", listen);
 })();
