@@ -18,7 +18,7 @@ from torpor_hub.oci import images
 from torpor_hub.oci.registry import Registry
 from torpor_hub.oci.registry_auth import Address
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 CHANGES = Path(__file__).with_name("changes.py")
 PYTHON = "/opt/torpor/bin/python"

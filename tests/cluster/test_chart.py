@@ -25,7 +25,6 @@ from torpor_hub.podspecs.volumes import data_objects
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed"),
 ]
 Json = dict[str, Any]

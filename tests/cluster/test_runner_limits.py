@@ -18,7 +18,7 @@ from torpor_hub.errors import RunnerError
 from torpor_hub.runners.base import JobRun
 from torpor_hub.runners.kubernetes import KubernetesRunner
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 OTHER = "00000000-0000-0000-0000-000000000000"
 
 

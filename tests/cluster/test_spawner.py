@@ -24,7 +24,7 @@ from torpor_hub.cluster.access import Access
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import WorkspaceRun
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 Record = Callable[[str, object], None]
 
 

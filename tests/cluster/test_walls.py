@@ -35,7 +35,7 @@ from torpor_hub.podspecs import rights
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.settings import load
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 Record = Callable[[str, Any], None]
 MISSED_WITHIN_S = 15
 OF_THE_SERVER = f"app.kubernetes.io/instance={RELEASE.name},app.kubernetes.io/component=server"
@@ -236,7 +236,6 @@ def test_neither_workspaces_nor_jobs_hold_a_token_of_the_cluster(world: World) -
         assert found == ""
 
 
-@pytest.mark.slow
 def test_whichever_policy_is_missing_somebody_comes_through_or_is_barred(world: World) -> None:
     """The last test of the file: the server stands still from here on, so that nothing is repaired."""
     image = platform_image()

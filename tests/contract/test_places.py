@@ -13,7 +13,7 @@ from torpor_hub.errors import CorruptImage, FailpointError, PlaceError
 
 WORLDS = [
     pytest.param(ProcessWorld, id="process"),
-    pytest.param(PodWorld, id="kubernetes", marks=[pytest.mark.cluster, pytest.mark.slow]),
+    pytest.param(PodWorld, id="kubernetes", marks=pytest.mark.cluster),
 ]
 
 
