@@ -333,6 +333,8 @@ def test_a_large_change_is_copied_before_the_freeze_and_only_the_rest_after(
     env = mount.merged / "opt/env"
     (env / "large").write_bytes(os.urandom(overlays.COPY_FIRST_BYTES + 1))
     (env / "gone").write_bytes(os.urandom(1000))
+    while not overlays.scan(mount.change).settled:
+        continue
 
     def work() -> None:
         (env / "gone").unlink()
