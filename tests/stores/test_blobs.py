@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 
 from tests.support.platform import free_port
 from torpor_hub.errors import Unavailable
@@ -98,12 +99,22 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_unavailable(tmp_path: Pat
     assert "cannot be reached or is broken" in refusal(blobs, "give")
 
 
-def test_a_full_folder_is_said_to_be_full_and_keeps_no_part(tmp_path: Path) -> None:
-    def chunks() -> Iterator[bytes]:
-        yield b"half"
+def test_a_full_folder_is_said_to_be_full_and_keeps_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(file: LocalFileOpener, content: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(LocalFileOpener, "write", write)
     with pytest.raises(Unavailable, match="no space left"):
+        Blobs(f"file://{tmp_path}").put(KEY, [b"half"])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_source_that_breaks_off_is_not_taken_for_the_store_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
         Blobs(f"file://{tmp_path}").put(KEY, chunks())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

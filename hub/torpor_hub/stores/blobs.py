@@ -7,8 +7,8 @@ import hashlib
 import logging
 import posixpath
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,18 +42,16 @@ class Blobs:
         self._failures = _failures(url)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> Written:
-        """Write a blob and return its size and hash."""
+        """Write a blob and return its size and hash. What ``chunks`` raises comes out as it is, and nothing is kept."""
         target = self._path(key)
         partial = f"{target}.{secrets.token_hex(4)}.part"
-        with self._answering(f"take {key}"):
+        raised: list[Exception] = []
+        with self._answering(f"take {key}", apart=raised), ExitStack() as left:
             self._system.makedirs(posixpath.dirname(target), exist_ok=True)
-            try:
-                written = self._write(key, partial, chunks)
-                self._system.mv(partial, target)
-            except self._failures:
-                with suppress(*self._failures):
-                    self._system.rm_file(partial)
-                raise
+            left.callback(self._forget, partial)
+            written = self._write(key, partial, _noted(chunks, raised))
+            self._system.mv(partial, target)
+            left.pop_all()
         return written
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
@@ -80,14 +78,22 @@ class Blobs:
                 file.write(chunk)
         return Written(key, size, digest.hexdigest())
 
+    def _forget(self, path: str) -> None:
+        with suppress(*self._failures):
+            self._system.rm_file(path)
+
     @contextmanager
-    def _answering(self, task: str, *, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-        """Raise the store's own errors as ``Unavailable``, those apart that are an answer."""
+    def _answering(
+        self, task: str, *, but: type[Exception] | tuple[()] = (), apart: Sequence[Exception] = ()
+    ) -> Iterator[None]:
+        """Raise the store's own errors as ``Unavailable``; not those that are an answer, nor others' that passed through it."""
         try:
             yield
         except but:
             raise
         except self._failures as error:
+            if error in apart:
+                raise
             LOG.warning("the store of blobs at %s does not %s: %r", self._root, task, error)
             message = f"The store of logs, results and samples does not {task}: {_reason(error)}."
             raise Unavailable(message, next_step=NEXT_STEP) from error
@@ -97,6 +103,15 @@ class Blobs:
         if any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"not a blob key: {key!r}")
         return posixpath.join(self._root, key)
+
+
+def _noted(chunks: Iterable[bytes], raised: list[Exception]) -> Iterator[bytes]:
+    """Yield the chunks, and note what their own source raises."""
+    try:
+        yield from chunks
+    except Exception as error:
+        raised.append(error)
+        raise
 
 
 def _opened(url: str) -> tuple[Any, str]:
