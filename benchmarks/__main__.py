@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, help="in place of 20 for `small`, 5 for the others")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where all figures go (%(default)s)")
+    made.add_argument("--cpu-milli", type=int, default=1000, help="of each server on a cluster (%(default)s)")
     made.add_argument(
         "--forget",
         default="",
@@ -77,7 +78,7 @@ def outcomes(names: Sequence[str], asked: argparse.Namespace, scratch: Path) -> 
     if sizes:
         from benchmarks import cluster
 
-        plan = cluster.Plan(asked.seed, asked.rounds, asked.smoke, asked.forget)
+        plan = cluster.Plan(asked.seed, asked.rounds, asked.smoke, asked.forget, asked.cpu_milli)
         yield from cluster.outcomes(sizes, plan, scratch)
 
 

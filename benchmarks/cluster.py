@@ -21,8 +21,7 @@ from tests.cluster.release import Release
 RELEASE = Release(RUN, RUN)
 # Below the release's prefix: it goes with the release.
 PEERS = f"{RELEASE.prefix}peers"
-# For a cluster that others use too.
-SMOKE_PROFILE = {"name": "small", "title": "Small", "default": True, "cpu_milli": 500, "memory_bytes": 1024**3}
+GIB = 1024**3
 ROUNDS = {"small": 20, "large": 5}
 Measure = Callable[[int], Mapping[str, float]]
 
@@ -35,6 +34,18 @@ class Plan:
     rounds: int | None
     smoke: bool
     forget: str
+    cpu_milli: int
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What all servers of a round have."""
+        return {
+            "name": "small",
+            "title": "Small",
+            "default": True,
+            "cpu_milli": self.cpu_milli,
+            "memory_bytes": 2 * GIB,
+        }
 
     def rounds_of(self, name: str) -> int:
         """Return how many rounds a payload has."""
@@ -103,9 +114,11 @@ def one_round(nodes: Nodes, measures: Sequence[Measure], number: int) -> dict[st
 @contextmanager
 def parties(plan: Plan, scratch: Path) -> Iterator[Parties]:
     """Give the platform, installed for this, and its peers; afterwards nothing of them is left."""
-    values: dict[str, Any] = {"data": {"enabled": False}, "tenants": {"nodeSelector": SELECTOR}}
-    if plan.smoke:
-        values["seed"] = {"profiles": [SMOKE_PROFILE]}
+    values: dict[str, Any] = {
+        "data": {"enabled": False},
+        "tenants": {"nodeSelector": SELECTOR},
+        "seed": {"profiles": [plan.profile]},
+    }
     with ExitStack() as stack:
         nodes = stack.enter_context(chosen_nodes())
         site = stack.enter_context(release.installed("/", RELEASE, **values))

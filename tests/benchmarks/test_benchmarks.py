@@ -83,12 +83,13 @@ def test_without_a_cluster_a_benchmark_of_one_says_what_is_missing() -> None:
 
 @needs_zstd
 @pytest.mark.cluster
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_one_round_on_a_cluster_compares_starts_sleeps_and_wakes_with_their_peers(tmp_path: Path) -> None:
     for variable in ("KUBECONFIG", release.REGISTRY):
         if variable not in os.environ:
             pytest.skip(f"needs the test cluster: {variable} is not set")
-    printed, written = run(tmp_path, "small", "large", within_s=1100)
+    printed, written = run(tmp_path, "small", "large", "--cpu-milli", "500", within_s=1100)
     small, large = written["outcomes"]
     for outcome in (small, large):
         seconds = {way: figures[0] for way, figures in outcome["seconds"].items()}
