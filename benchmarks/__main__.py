@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks import report, sleep_path
 from benchmarks.report import Outcome
@@ -106,5 +108,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _end(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    # Else a release would be left behind.
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main(sys.argv[1:]))
