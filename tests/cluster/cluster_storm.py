@@ -36,7 +36,7 @@ MOMENTS = {
     **dict.fromkeys(REGISTRY, ("sleep/", "checkpoint/")),
 }
 MOMENT_S, MOMENT_WITHIN_S = 2.0, 8.0
-VICTIM_WITHIN_S, BACK_WITHIN_S = 30.0, 90.0
+VICTIM_WITHIN_S, BACK_WITHIN_S = 45.0, 90.0
 REGISTRY_S = (3.0, 8.0)
 # A container that was killed often waits long for its next start; a new pod does not.
 RESTARTS = 2
@@ -119,10 +119,9 @@ class Storm:
         return len(ready) >= count and old not in there
 
     def _strike_pod(self, component: str) -> None:
-        if component == "job":
-            for life in self.lives:
-                with contextlib.suppress(*BROKEN):
-                    life.submit_long()
+        for life in self.lives:
+            with contextlib.suppress(*BROKEN):
+                life.submit_long() if component == "job" else life.wake()
         found: list[Json] = []
 
         def look() -> bool:
