@@ -55,7 +55,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "IMAGE_MISSING": ({"image": absent(os.environ.get("TORPOR_KUBE_REGISTRY", "none.invalid"))}, "not in the registry"),
     "IMAGE_UNREACHABLE": ({"image": absent("127.0.0.1:1")}, "could not be fetched"),
     "IMAGE_NAME_INVALID": ({"image": "no/Such/Name"}, "cannot be read"),
-    "NO_ROOM": ({"amount": Amount(100, 64 * MIB, 99)}, "No node has 99 GPUs free. The most that one node has free is "),
+    "NO_ROOM": ({"amount": Amount(1, 64 * MIB, 99)}, "No node has 99 GPUs free. The most that one node has free is "),
     "NO_ROOM of CPU": ({"amount": Amount(500_000, 64 * MIB)}, "No node has 500 cores free. The most"),
     "CRASHED": ({"args": ("-conf", "/nope")}, "open /nope: no such file or directory"),
     "CRASHED without an error": ({"args": ("-version",)}, "exit code 0"),

@@ -240,7 +240,7 @@ FAILURES = (
     ),
     Failure(
         "no node has such a GPU",
-        {"amount": Amount(100, 256 * MIB, 7)},
+        {"amount": Amount(1, 256 * MIB, 7)},
         "No node has 7 GPUs free.",
         "Take a smaller profile",
         platform_says="No node has 7 GPUs free. The most that one node has free is 0 GPUs.",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import httpx
+
+UNAVAILABLE = 503
+SIGNED_IN_WITHIN_S = 60.0
 
 
 @contextmanager
@@ -15,8 +19,16 @@ def signed_in(url: str, user: str, password: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, follow_redirects=True, timeout=30) as client:
         client.get("hub/login")
         form = {"username": user, "password": password, "_xsrf": client.cookies.get("_xsrf") or ""}
-        client.post(f"hub/login?next={urlsplit(url).path}hub/token", data=form).raise_for_status()
+        deadline = time.monotonic() + SIGNED_IN_WITHIN_S
+        # On a busy machine the page says that the platform does not answer, and to try again.
+        while (answer := _sign_in(client, url, form)).status_code == UNAVAILABLE and time.monotonic() < deadline:
+            time.sleep(0.5)
+        answer.raise_for_status()
         yield client
+
+
+def _sign_in(client: httpx.Client, url: str, form: dict[str, str]) -> httpx.Response:
+    return client.post(f"hub/login?next={urlsplit(url).path}hub/token", data=form)
 
 
 def token(url: str, user: str, password: str) -> str:
