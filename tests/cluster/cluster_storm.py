@@ -36,7 +36,7 @@ MOMENTS = {
     **dict.fromkeys(REGISTRY, ("sleep/", "checkpoint/")),
 }
 MOMENT_S, MOMENT_WITHIN_S = 2.0, 8.0
-VICTIM_WITHIN_S, BACK_WITHIN_S = 45.0, 90.0
+HELPED_AFTER_S, VICTIM_WITHIN_S, BACK_WITHIN_S = 3.0, 45.0, 90.0
 REGISTRY_S = (3.0, 8.0)
 # A container that was killed often waits long for its next start; a new pod does not.
 RESTARTS = 2
@@ -119,15 +119,14 @@ class Storm:
         return len(ready) >= count and old not in there
 
     def _strike_pod(self, component: str) -> None:
-        for life in self.lives:
-            with contextlib.suppress(*BROKEN):
-                life.submit_long() if component == "job" else life.wake()
         found: list[Json] = []
 
         def look() -> bool:
             found[:] = [pod for pod in self._users_pods(component) if pod["status"].get("phase") == "Running"]
             return bool(found)
 
+        if not _within(look, HELPED_AFTER_S):
+            self._help(component)
         if not _within(look, VICTIM_WITHIN_S):
             self.missed.append(component)
             return
@@ -136,6 +135,15 @@ class Storm:
             self._note_death(pod)
         self._note(component, f"pod {pod['metadata']['name']} deleted")
         delete_pod(pod, grace_s=self.draw.choice((0, 1)))
+
+    def _help(self, component: str) -> None:
+        """Have everybody begin what a victim can be found among."""
+        for life in self.lives:
+            with contextlib.suppress(*BROKEN):
+                if component == "job":
+                    life.submit_long()
+                else:
+                    life.wake()
 
     def _users_pods(self, component: str) -> Iterator[Json]:
         for namespace in self.town.namespaces():
