@@ -49,7 +49,7 @@ class Blobs:
         with self._answering(f"take {key}", apart=raised), ExitStack() as left:
             self._system.makedirs(posixpath.dirname(target), exist_ok=True)
             left.callback(self._forget, partial)
-            written = self._write(key, partial, _noted(chunks, raised))
+            written = self._write(key, partial, _noted(chunks, raised, self._failures))
             self._system.mv(partial, target)
             left.pop_all()
         return written
@@ -105,11 +105,13 @@ class Blobs:
         return posixpath.join(self._root, key)
 
 
-def _noted(chunks: Iterable[bytes], raised: list[Exception]) -> Iterator[bytes]:
-    """Yield the chunks, and note what their own source raises."""
+def _noted(
+    chunks: Iterable[bytes], raised: list[Exception], mistakable: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """Yield the chunks, and note what their own source raises that a store might have raised."""
     try:
         yield from chunks
-    except Exception as error:
+    except mistakable as error:
         raised.append(error)
         raise
 
