@@ -134,6 +134,7 @@ def scene(release_at_work: Scene) -> Iterator[Scene]:
     release_at_work.town.door.be("open")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("begin", "end"), [("api-pause", "api-resume"), ("api-stop", "api-start")])
 def test_workspaces_outlast_an_api_server_that_hangs_or_is_down(
     scene: Scene, begin: str, end: str, record_property: Record
