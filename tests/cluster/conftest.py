@@ -6,12 +6,14 @@ import asyncio
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.client import Cluster
+from torpor_hub.stores.base import Store
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,16 @@ def reach() -> Access:
     if not os.environ.get(access.CONFIG):
         pytest.skip(f"needs the test cluster: {access.CONFIG} is not set")
     return access.find()
+
+
+@pytest.fixture
+def store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
+    """A migrated store: what a cluster does is not asked once for each database."""
+    file = tmp_path / "torpor.sqlite"
+    file.write_bytes(migrated_sqlite.read_bytes())
+    made = Store(f"sqlite:///{file}")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -27,15 +27,6 @@ Record = Callable[[str, Any], None]
 
 
 @pytest.fixture
-def store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
-    file = tmp_path / "torpor.sqlite"
-    file.write_bytes(migrated_sqlite.read_bytes())
-    made = Store(f"sqlite:///{file}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def site(tmp_path: Path, store: Store, reach: Access) -> Iterator[TenantSite]:
     made = TenantSite(tmp_path, store, reach)
     yield made

@@ -21,15 +21,6 @@ Json = dict[str, Any]
 Record = Callable[[str, Any], None]
 
 
-@pytest.fixture
-def store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
-    file = tmp_path / "torpor.sqlite"
-    file.write_bytes(migrated_sqlite.read_bytes())
-    made = Store(f"sqlite:///{file}")
-    yield made
-    made.close()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, reach: Access) -> Iterator[WorkspaceSite]:
     folder = tmp_path_factory.mktemp("site")

@@ -92,6 +92,9 @@ class PodPlatform:
         stand_in: Any = self.hub
         self.controller = WorkspaceController(store, settings, self.place, images, stand_in, self.lead)
 
+    async def aclose(self) -> None:
+        await self.place.aclose()
+
     def tenants(self) -> list[str]:
         with self.store.read() as tx:
             return tenancy.names(tx)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.controllers.playing import Play, player
 from tests.controllers.test_workspaces_on_pods import World
 from tests.support.fake_cluster import node
 from torpor_hub.domain.workspaces import SleepStep
@@ -16,22 +17,11 @@ from torpor_hub.services import operations, sleeps
 from torpor_hub.stores.base import Store, UnitOfWork
 
 DRAIN = {"torpor/drain": "true"}
-Play = Callable[..., None]
 
 
 @pytest.fixture
 def play(store: Store, tmp_path: Path) -> Play:
-    def run(work: Callable[[World], Awaitable[None]], **values: Any) -> None:
-        async def inside() -> None:
-            world = World(tmp_path, store, **values)
-            try:
-                await work(world)
-            finally:
-                await world.place.aclose()
-
-        asyncio.run(inside())
-
-    return run
+    return player(partial(World, tmp_path, store))
 
 
 async def turns(world: World, count: int = 5) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from tests.controllers.playing import Play, player
 from tests.controllers.pod_platform import fresh_settings
 from tests.support.fake_cluster import FakeCluster
 from torpor_hub.cluster import kinds
@@ -43,6 +45,9 @@ class World:
     def new_controller(self) -> TenantController:
         return TenantController(self.store, self.settings, self.cluster.client, shape_of(self.settings), self.lead)
 
+    async def aclose(self) -> None:
+        await self.controller.aclose()
+
     @property
     def writes(self) -> int:
         return sum(asked.startswith(WRITES) for asked in self.cluster.asked)
@@ -73,25 +78,12 @@ class World:
 
 
 @pytest.fixture
-def play(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def play(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     monkeypatch.setattr(tenants, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(tenants, "TELL_AFTER_S", 0.0)
     monkeypatch.setattr(upkeep, "SEEN_WITHIN_S", 0.3)
 
-    def run(work: Callable[[World], Awaitable[None]], **values: Any) -> None:
-        async def inside() -> None:
-            world = World(tmp_path, store, **values)
-            try:
-                await work(world)
-            finally:
-                await world.controller.aclose()
-
-        asyncio.run(inside())
-
-    return run
-
-
-Play = Callable[..., None]
+    return player(partial(World, tmp_path, store))
 
 
 def test_a_tenant_is_made_once_and_then_nothing_is_written_also_after_a_restart(play: Play) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.controllers.playing import Play, player
 from tests.controllers.pod_platform import PodPlatform, fresh_settings
 from tests.places.test_pods_and_faults import FakeImages, ended
 from tests.support.fake_cluster import FakeCluster, node
@@ -95,21 +96,8 @@ class World(PodPlatform):
 
 
 @pytest.fixture
-def play(store: Store, tmp_path: Path) -> Callable[[Callable[[World], Awaitable[None]]], None]:
-    def run(work: Callable[[World], Awaitable[None]]) -> None:
-        async def inside() -> None:
-            world = World(tmp_path, store)
-            try:
-                await work(world)
-            finally:
-                await world.place.aclose()
-
-        asyncio.run(inside())
-
-    return run
-
-
-Play = Callable[[Callable[[World], Awaitable[None]]], None]
+def play(store: Store, tmp_path: Path) -> Play:
+    return player(partial(World, tmp_path, store))
 
 
 def test_a_start_is_recorded_with_where_it_runs(play: Play) -> None:
