@@ -10,7 +10,6 @@ import argparse
 import fcntl
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -131,6 +130,19 @@ def arguments_of(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def engine_of(asked: str, log: Path) -> engines.Podman:
+    """Return the engine that was asked for, else the first that answers; where none does, buildah is installed.
+
+    Raises:
+        EngineFailed: when the one that was asked for does not answer.
+        RootFailed: when none answers, and buildah cannot be installed.
+    """
+    if not asked and not engines.answering(log):
+        # A client whose daemon does not run is on many machines.
+        rootfs.install_missing(("buildah", "runc"))
+    return engines.choose(asked, log)
+
+
 def build(asked: argparse.Namespace, engine: engines.Podman, cache: Path) -> dict[str, Built]:
     """Build, verify, push and archive what was asked for, and return what came out."""
     started = time.monotonic()
@@ -189,10 +201,9 @@ def main(words: Sequence[str]) -> int:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         plan.order(asked.names)
-        if not asked.engine and not any(map(shutil.which, engines.KNOWN)):
-            rootfs.install_missing(("buildah", "runc"))
+        engine = engine_of(asked.engine, cache / "build.log")
         with alone():
-            built = build(asked, engines.choose(asked.engine, cache / "build.log"), cache)
+            built = build(asked, engine, cache)
     except (*KNOWN_FAILURES, KeyError) as error:
         print(error.args[0], file=sys.stderr)
         return 1

@@ -185,17 +185,22 @@ class Docker(Podman):
 KNOWN: dict[str, type[Podman]] = {"buildah": Buildah, "podman": Podman, "docker": Docker}
 
 
+def answering(log: Path) -> list[Podman]:
+    """Return the engines that answer on this machine, the preferred one first."""
+    known = (engine(log) for name, engine in KNOWN.items() if shutil.which(name))
+    return [engine for engine in known if engine.answers()]
+
+
 def choose(asked: str, log: Path) -> Podman:
     """Return the engine that was asked for, else the first that answers on this machine.
 
     Raises:
         EngineFailed: when none does.
     """
-    for name in (asked,) if asked else tuple(KNOWN):
-        engine = KNOWN[name](log)
-        if shutil.which(name) and engine.answers():
-            return engine
-    raise EngineFailed(f"No {asked or ', '.join(KNOWN)} answers on this machine. Install one, or start its daemon.")
+    found = [engine for engine in answering(log) if asked in ("", engine.name)]
+    if not found:
+        raise EngineFailed(f"No {asked or ', '.join(KNOWN)} answers on this machine. Install one, or start its daemon.")
+    return found[0]
 
 
 def parse_size(text: str) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from images import engines, plan, sources
+from images import build, engines, plan, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +67,22 @@ def test_an_engine_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(engines.EngineFailed, match="podman"):
         engines.choose("podman", tmp_path / "log")
+
+
+def test_a_client_whose_daemon_does_not_run_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2\nexit 1\n")
+    client.chmod(0o755)
+    asked_for: list[str] = []
+
+    def install(programs: Sequence[str]) -> None:
+        asked_for.extend(programs)
+        (tmp_path / "buildah").symlink_to("/bin/true")
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(build.rootfs, "install_missing", install)
+    assert build.engine_of("", tmp_path / "log").name == "buildah"
+    assert "buildah" in asked_for
 
 
 def test_sizes_are_read_as_buildah_prints_them() -> None:
