@@ -47,6 +47,7 @@ class JobController:
         self._lead = leadership
         self._grace_s = grace_s
         self._ending = False
+        self._turning = asyncio.Lock()
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._missing: dict[str, int] = {}
         self._said: dict[str, str] = {}
@@ -58,8 +59,26 @@ class JobController:
 
     async def turn(self) -> None:
         """Queue, admit and explain; then take the next step of every attempt, each in a task of its own."""
-        if self._ending:
-            return
+        async with self._turning:
+            if not self._ending:
+                await self._turn()
+
+    async def end_all(self) -> None:
+        """End every attempt and put its job back into the queue: the platform stops, and no later turn does anything."""
+        self._ending = True
+        # The turn that is under way may still begin a step: it is not over before that one.
+        async with self._turning:
+            for task in self._busy.values():
+                task.cancel()
+            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+            open_attempts = await asyncio.to_thread(self._open)
+            await asyncio.gather(*(self._end_with_platform(attempt) for attempt in open_attempts))
+
+    async def settle(self) -> None:
+        """Return when no step is under way."""
+        await asyncio.gather(*self._busy.values(), return_exceptions=True)
+
+    async def _turn(self) -> None:
         await self._lead.record(admission.resolve)
         if await self._lead.record(admission.admit):
             failpoints.hit("jobs.admitted")
@@ -75,19 +94,6 @@ class JobController:
             elif fact is not None and fact.alive:
                 await self._explain(attempt, fact.message)
         await self._forget_closed(facts)
-
-    async def end_all(self) -> None:
-        """End every attempt and put its job back into the queue: the platform stops, and no later turn does anything."""
-        self._ending = True
-        for task in self._busy.values():
-            task.cancel()
-        await asyncio.gather(*self._busy.values(), return_exceptions=True)
-        open_attempts = await asyncio.to_thread(self._open)
-        await asyncio.gather(*(self._end_with_platform(attempt) for attempt in open_attempts))
-
-    async def settle(self) -> None:
-        """Return when no step is under way."""
-        await asyncio.gather(*self._busy.values(), return_exceptions=True)
 
     def _open(self) -> list[Open]:
         with self._store.read() as tx:
