@@ -15,6 +15,8 @@ TRIES = 3
 # What containers never read; licences stay.
 LEFT_OUT = ("./var/cache/apt", "./var/lib/apt/lists/*", "./var/log/*", "./usr/share/man", "./usr/share/info", "./dev/*")
 LAST_LINES = 20
+# The runtime of containers mounts a file over it, and makes one where there is none: at every start `/etc` would be another.
+HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
 class RootFailed(Exception):
@@ -27,7 +29,7 @@ def debian(cache: Path, mirror: str) -> Path:
     Raises:
         RootFailed: when this machine cannot make one.
     """
-    archive = cache / f"debian-{SUITE}.tar"
+    archive = cache / f"debian-{SUITE}-with-hosts.tar"
     if archive.exists():
         return archive
     if os.geteuid():
@@ -38,7 +40,7 @@ def debian(cache: Path, mirror: str) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         root = Path(folder) / "root"
         _debootstrap(root, mirror)
-        (root / "etc/apt/sources.list").write_text(package_sources(mirror))
+        settle(root, mirror)
         draft = archive.with_suffix(".part")
         left_out = [f"--exclude={path}" for path in LEFT_OUT]
         _call(["tar", "--numeric-owner", "--sort=name", *left_out, "-C", str(root), "-cf", str(draft), "."])
@@ -76,6 +78,12 @@ def package_sources(mirror: str) -> str:
     """Return what apt reads in images: the release, its updates, and the fixes that mirrors keep beside it."""
     updated = f"deb {mirror} {SUITE} main\ndeb {mirror} {SUITE}-updates main\n"
     return f"{updated}deb {mirror}-security {SUITE}-security main\n"
+
+
+def settle(root: Path, mirror: str) -> None:
+    """Write what debootstrap leaves to others: where packages come from, and the names of the machine itself."""
+    (root / "etc/apt/sources.list").write_text(package_sources(mirror))
+    (root / "etc/hosts").write_text(HOSTS)
 
 
 def _debootstrap(root: Path, mirror: str) -> None:
