@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import scene as scenes
+from tests.cluster.release import REGISTRY
+from tests.cluster.scene import Scene
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.client import Cluster
@@ -47,3 +50,22 @@ def prefix(reach: Access) -> Iterator[str]:
                     await cluster.delete(kinds.NAMESPACE, thing["metadata"]["name"])
 
     asyncio.run(remove())
+
+
+@pytest.fixture(scope="module")
+def release_at_work(
+    reach: Access, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """The release that the test's file names ``RELEASE``, with people who come to work in it."""
+    if not os.environ.get(REGISTRY):
+        pytest.skip(f"needs the test cluster: {REGISTRY} is not set")
+    release = request.module.RELEASE
+    with scenes.played(release, tmp_path_factory.mktemp(release.name)) as made:
+        yield made
+
+
+@pytest.fixture
+def scene(release_at_work: Scene) -> Iterator[Scene]:
+    """The same, with its registry open again afterwards."""
+    yield release_at_work
+    release_at_work.town.door.be("open")
