@@ -73,6 +73,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded: of a run that passes nothing else would show them."""
+    reports = terminalreporter.stats.get("passed", [])
+    lines = [
+        f"{report.nodeid.rpartition('/')[2]}: {name} = {value}"
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+    ]
+    if lines:
+        terminalreporter.section("recorded")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 def _create(url: str, name: str, template: str) -> None:
     engine = create_engine(url.format(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
