@@ -21,6 +21,11 @@ class Reference:
     repository: str
     reference: str
 
+    @property
+    def name(self) -> str:
+        """The name without tag and digest, with the host as people write it."""
+        return f"{HUB if self.host == HUB_API else self.host}/{self.repository}"
+
 
 def parse(text: str) -> Reference:
     """Return what ``text`` names. Without a host it is the public hub, as for a node; without a tag, ``latest``.

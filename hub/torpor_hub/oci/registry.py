@@ -245,7 +245,8 @@ class Registry:
             "GET", path, headers=MANIFESTS, scopes=(pull(repository),), accept={200, 404}, repeat=True
         )
         if answer.status_code == 404:
-            raise ImageMissing(f"There is no image {reference} in {self._named(repository)}.")
+            doubt = self._transport.address.doubt
+            raise ImageMissing(f"There is no image {reference} in {self._named(repository)}.{doubt}")
         return answer.content
 
     def _named(self, repository: str) -> str:

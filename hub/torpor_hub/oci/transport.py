@@ -142,11 +142,8 @@ class Transport:
             ) from error
 
     def _refused(self, scopes: tuple[str, ...], status: int, text: str) -> str:
-        who = f"the account {self.address.username!r}" if self.address.username else "a caller without an account"
-        return (
-            f"The registry {self.address.host} refuses {who} for {' and '.join(scopes)} ({status}: {text[:SHOWN]}); check name,"
-            " password and rights in the registry's settings."
-        )
+        held = self.address
+        return f"The registry {held.host} refuses {held.who} for {' and '.join(scopes)} ({status}: {text[:SHOWN]}); {held.remedy}."
 
     def _full(self, text: str) -> str:
         return (
