@@ -21,6 +21,7 @@ from torpor_hub.controllers.profiles import ProfileController
 from torpor_hub.controllers.tenants import TenantController
 from torpor_hub.oci.registry import Registry
 from torpor_hub.oci.registry_auth import Address
+from torpor_hub.programs.control_cluster import reach_of
 from torpor_hub.services.images import default_profile
 from torpor_hub.stores.base import Store, UnitOfWork
 from torpor_hub.stores.changes import ChangeFeed
@@ -61,7 +62,8 @@ class WorkspaceSite(TenantSite):
         self.platform.hub.command = (PYTHON, "-c", SERVER)
         self.platform.hub.args = (str(self.shape.workspace_port), "3600.5", "0.0.0.0")
         tenants = TenantController(self.store, self.settings, self.cluster, self.shape, lead)
-        profiles = ProfileController(self.store, self.settings, self.registry, lead)
+        reach = reach_of(self.settings)
+        profiles = ProfileController(self.store, self.settings, self.registry, lead, reach=reach)
         try:
             await asyncio.gather(
                 loop("tenants", tenants.turn, Waker(feed, ("tenant",)), lead),

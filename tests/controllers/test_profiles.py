@@ -19,8 +19,10 @@ from torpor_hub.controllers.profiles import ProfileController
 from torpor_hub.domain.workspaces import EnvironmentChoice
 from torpor_hub.errors import Conflict, ImageMissing, PlaceUnready
 from torpor_hub.oci import images, references, transport
+from torpor_hub.oci.references import Reference
 from torpor_hub.oci.registry import Registry
 from torpor_hub.oci.registry_auth import Address
+from torpor_hub.programs.control_cluster import PULL_SECRETS
 from torpor_hub.services import images as services_images
 from torpor_hub.services import operations, people, seeding, starts, tenants, workspaces
 from torpor_hub.settings import ProfileSeed, SeedSettings, Settings
@@ -43,10 +45,10 @@ class World:
         self.controller = self.new_controller()
 
     def new_controller(self) -> ProfileController:
-        def elsewhere(host: str) -> Registry:
-            return Registry(Address(host, insecure=True))
+        return ProfileController(self.store, self.settings, self.registry, self.lead, reach=self.reach)
 
-        return ProfileController(self.store, self.settings, self.registry, self.lead, elsewhere=elsewhere)
+    def reach(self, image: Reference) -> Registry:
+        return Registry(Address(image.host, insecure=True, kept_in=PULL_SECRETS))
 
     def settings_with(self, image: str) -> Settings:
         seed = SeedSettings(profiles=(ProfileSeed(name="small", title="Small", image=image, default=True),))
@@ -79,14 +81,19 @@ class World:
 def put_image(registry: FakeRegistry, tag: str = "1", *, content: str = "one", kinds: str | None = "command") -> str:
     """Put an image of one layer into a registry and return its digest."""
     client = Registry(Address(registry.host, insecure=True))
+    digest = put_image_by(client, tag, content=content, kinds=kinds)
+    client.close()
+    return digest
+
+
+def put_image_by(client: Registry, tag: str = "1", *, content: str = "one", kinds: str | None = "command") -> str:
+    """Do the same with a client that has what the registry asks for."""
     layer = content.encode()
     record = images.LayerRecord(client.put_blob(SOURCE, layer), images.digest_of(layer), len(layer), 1)
     config = json.loads(images.image_config([record], created="2026-01-01T00:00:00Z", architecture="amd64"))
     config["config"]["Labels"] = {"org.torpor.kinds": kinds} if kinds is not None else {}
     client.put_blob(SOURCE, images.canonical(config))
-    digest = client.put_manifest(SOURCE, tag, images.image_manifest(images.canonical(config), [record], {}))
-    client.close()
-    return digest
+    return client.put_manifest(SOURCE, tag, images.image_manifest(images.canonical(config), [record], {}))
 
 
 @pytest.fixture
@@ -166,6 +173,7 @@ def test_an_image_that_is_not_there_is_told_and_its_start_refused_until_it_is(wo
     problem = world.profile().problem
     assert problem.startswith("The image of the profile 'small' cannot be had:")
     assert "There is no image 1" in problem
+    assert f"have the pull secrets that `images.pullSecrets` names hold an account for {world.other.host}." in problem
     assert (world.view()["phase"], world.view()["message"]) == ("FAILED", problem)
     world.look()
     assert world.events() == ["created", "image-problem"], "the same problem was recorded twice"
@@ -188,6 +196,16 @@ def test_a_registry_that_is_away_leaves_a_profile_that_was_taken_over_as_it_was(
     world.other.faults.busy = 0
     world.look()
     assert world.profile().problem == ""
+
+
+def test_a_registry_that_refuses_is_not_asked_every_few_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOOK_EVERY_S", 600.0)
+    world.other.faults.token, world.other.faults.issued = "one", "another"
+    world.look()
+    assert "refuses" in world.profile().problem
+    asked = len(world.other.asked)
+    world.look()
+    assert len(world.other.asked) == asked
 
 
 def test_a_start_waits_for_an_image_that_is_still_being_copied(world: World) -> None:
@@ -216,7 +234,7 @@ def test_an_upgrade_that_names_another_image_changes_the_profiles(world: World) 
 def test_without_a_registry_the_image_is_run_as_it_was_written(tmp_path: Path, store: Store, own: FakeRegistry) -> None:
     world = World(tmp_path, store, own, own, f"{own.host}/{SOURCE}:1")
     bare = settings_in(tmp_path, seed=world.settings.seed)
-    controller = ProfileController(store, bare, None, world.lead)
+    controller = ProfileController(store, bare, None, world.lead, reach=world.reach)
     asyncio.run(controller.turn())
     assert services_images.of_profile(bare, world.profile()) == f"{own.host}/{SOURCE}:1"
     assert world.profile().problem == ""

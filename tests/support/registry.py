@@ -260,15 +260,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def real(folder: Path, **configuration: Any) -> Iterator[str]:
-    """The host and port of Debian's registry, which keeps its files in ``folder``; ``configuration`` is added to its own."""
+def real(folder: Path, tls: dict[str, str] | None = None, **configuration: Any) -> Iterator[str]:
+    """The host and port of Debian's registry, which keeps its files in ``folder``; ``configuration`` is added to its own.
+
+    ``tls`` names the files of its ``certificate`` and ``key``; without them it speaks plain HTTP.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{_free_port()}"
     settings = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": host},
+        "http": {"addr": host, **({"tls": tls} if tls else {})},
         **configuration,
     }
     (folder / "registry.json").write_text(json.dumps(settings))

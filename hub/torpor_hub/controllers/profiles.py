@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 from torpor_hub import failpoints
 from torpor_hub.controllers.base import Leadership
-from torpor_hub.errors import CorruptImage, ImageMissing, RegistryUnavailable
+from torpor_hub.errors import CorruptImage, ImageMissing, RegistryRefused, RegistryUnavailable
 from torpor_hub.oci import references
 from torpor_hub.oci.references import Reference
 from torpor_hub.oci.registry import Registry, copy_image
-from torpor_hub.oci.registry_auth import Address
 from torpor_hub.services import profiles
 from torpor_hub.services.profiles import Wish
 from torpor_hub.settings import Settings
@@ -27,17 +26,12 @@ TRY_AGAIN_S = 10.0
 KINDS = "org.torpor.kinds"
 
 
-def anonymously(host: str) -> Registry:
-    """Return the registry at ``host``, asked by nobody in particular."""
-    return Registry(Address(host))
-
-
 class ProfileController:
     """Takes the images of profiles over: resolves each to a digest, copies it, and reads the kinds of job that it can run.
 
     ``registry`` is the platform's own, with an account that may write; None: there is none, and images are run as written.
-    ``elsewhere`` gives other registries by host. A tag that was moved is seen at the next look; workspaces that have a
-    checkpoint keep the base that it has.
+    ``reach`` gives the registry of an image that is in another one, with the account that may read it there. A tag that was
+    moved is seen at the next look; workspaces that have a checkpoint keep the base that it has.
     """
 
     def __init__(
@@ -47,13 +41,13 @@ class ProfileController:
         registry: Registry | None,
         leadership: Leadership,
         *,
-        elsewhere: Callable[[str], Registry] = anonymously,
+        reach: Callable[[Reference], Registry],
     ) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
         self._lead = leadership
-        self._elsewhere = elsewhere
+        self._reach = reach
         self._due: dict[tuple[str, str], float] = {}
 
     async def turn(self) -> None:
@@ -67,24 +61,25 @@ class ProfileController:
         }
         for wish in wishes:
             if self._due.get((wish.profile_id, wish.image), 0.0) <= now:
-                good = await self._look(wish, self._registry)
-                self._due[wish.profile_id, wish.image] = time.monotonic() + (LOOK_EVERY_S if good else TRY_AGAIN_S)
+                pause_s = await self._look(wish, self._registry)
+                self._due[wish.profile_id, wish.image] = time.monotonic() + pause_s
 
     def _load(self) -> list[Wish]:
         with self._store.read() as tx:
             return profiles.wishes(tx, self._settings)
 
-    async def _look(self, wish: Wish, registry: Registry) -> bool:
-        """Take an image over; return whether that could be done."""
+    async def _look(self, wish: Wish, registry: Registry) -> float:
+        """Take an image over where that can be done; return after how many seconds to look again."""
         try:
             digest, kinds = await asyncio.to_thread(self._take_over, wish, registry)
         except (CorruptImage, RegistryUnavailable) as error:
             LOG.warning("profile %s: %s", wish.name, error)
             sentence = f"The image of the profile '{wish.name}' cannot be had: {error}"
             await self._lead.record(lambda tx: profiles.problem(tx, wish, sentence))
-            return False
+            # There are registries that lock an account that was refused often.
+            return LOOK_EVERY_S if isinstance(error, RegistryRefused) else TRY_AGAIN_S
         await self._lead.record(lambda tx: profiles.taken_over(tx, wish, digest, kinds))
-        return True
+        return LOOK_EVERY_S
 
     def _take_over(self, wish: Wish, registry: Registry) -> tuple[str, list[str] | None]:
         """Return the digest of the copy, and the kinds that its label names; None where they are known or not said."""
@@ -92,7 +87,7 @@ class ProfileController:
         with contextlib.ExitStack() as stack:
             source = registry
             if named.host != self._settings.registry.host:
-                source = self._elsewhere(named.host)
+                source = self._reach(named)
                 stack.callback(source.close)
             digest = source.resolve(named.repository, named.reference)
             if digest == wish.digest and _is_there(registry, wish.repository, digest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import select
 
@@ -13,14 +13,18 @@ from torpor_hub.controllers.base import Waker, loop
 from torpor_hub.controllers.profiles import ProfileController
 from torpor_hub.controllers.tenants import TenantController
 from torpor_hub.domain.units import Amount
+from torpor_hub.errors import RegistryUnavailable
 from torpor_hub.oci.layout import Layout
+from torpor_hub.oci.references import Reference
 from torpor_hub.oci.registry import Registry
-from torpor_hub.oci.registry_auth import Address
+from torpor_hub.oci.registry_auth import Account, Address, read_accounts, reader_of
 from torpor_hub.places.kubernetes import KubernetesPlace
 from torpor_hub.programs.control_parts import Around, ControlParts, Loop
 from torpor_hub.runners.kubernetes import KubernetesRunner
 from torpor_hub.settings import Settings
 from torpor_hub.stores.tables import Tenant
+
+PULL_SECRETS = "the pull secrets that `images.pullSecrets` names"
 
 
 def parts(around: Around) -> ControlParts:
@@ -42,7 +46,7 @@ def parts(around: Around) -> ControlParts:
     place = KubernetesPlace(cluster, shape, registry, tenants, overhead=overhead)
     runner = KubernetesRunner(cluster, shape, tenants, repositories=prefix, patience_s=limits.job_start_s)
     keeper = TenantController(around.store, settings, cluster, shape, around.lead)
-    profiles = ProfileController(around.store, settings, registry, around.lead)
+    profiles = ProfileController(around.store, settings, registry, around.lead, reach=reach_of(settings))
 
     def loops() -> Sequence[Loop]:
         return [
@@ -74,3 +78,30 @@ def registry_of(settings: Settings) -> Registry | None:
     if not registry.host:
         return None
     return Registry(Address(registry.host, insecure=registry.insecure, **settings.registry_account("push")))
+
+
+def reach_of(settings: Settings) -> Callable[[Reference], Registry]:
+    """Return what gives the registry of an image beside the platform's own, with the account that the pull secrets have for it.
+
+    They are read anew each time: the cluster writes a new password into the pod while it runs.
+    """
+
+    def reach(image: Reference) -> Registry:
+        account = reader_of(_pull_accounts(settings), image.name) or Account()
+        return Registry(Address(image.host, False, account.username, account.password, PULL_SECRETS))
+
+    return reach
+
+
+def _pull_accounts(settings: Settings) -> dict[str, Account]:
+    """Return the accounts of all pull secrets by registry; of two for the same one, that of the secret that is named first."""
+    found: dict[str, Account] = {}
+    for name, content in settings.pull_secrets().items():
+        try:
+            accounts = read_accounts(content)
+        except ValueError as error:
+            raise RegistryUnavailable(
+                f"The pull secret {name.partition('-')[2]} of `images.pullSecrets` is no docker config ({error}); make it anew."
+            ) from error
+        found |= {registry: account for registry, account in accounts.items() if registry not in found}
+    return found

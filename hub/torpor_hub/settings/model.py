@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -139,13 +140,27 @@ class Settings(Closed):
         """The folder for data that the platform brings along or that people put there."""
         return Path(self.paths.data.format(state=self.state_dir))
 
+    @property
+    def secrets_folder(self) -> Path:
+        """The folder of secrets."""
+        return self.secrets_dir or self.state_dir / "secrets"
+
+    def pull_secrets(self) -> dict[str, str]:
+        """Return the docker configs of the pull secrets of images by their files' names, in order, as they are now."""
+        found = {}
+        for file in sorted(self.secrets_folder.glob("pull-secrets/*")):
+            # One that was removed meanwhile is one that is not there.
+            with contextlib.suppress(FileNotFoundError):
+                found[file.name] = file.read_text()
+        return found
+
     def registry_account(self, use: Literal["push", "pull"]) -> dict[str, str]:
         """Return name and password of the registry's account for ``use``; empty texts where it has no accounts.
 
         Raises:
             StartupError: when the secret is not ``name:password``.
         """
-        file = (self.secrets_dir or self.state_dir / "secrets") / f"registry-{use}"
+        file = self.secrets_folder / f"registry-{use}"
         if not file.exists():
             return {"username": "", "password": ""}
         name, colon, password = self.secret(f"registry-{use}").partition(":")
@@ -159,7 +174,7 @@ class Settings(Closed):
         Raises:
             StartupError: when the file is not there.
         """
-        file = (self.secrets_dir or self.state_dir / "secrets") / name
+        file = self.secrets_folder / name
         try:
             return file.read_text().strip()
         except OSError as error:
