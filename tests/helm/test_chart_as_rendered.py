@@ -130,7 +130,31 @@ def test_each_program_reads_the_secrets_that_it_needs_and_no_others(plain: Rende
 def test_the_api_alone_has_no_account_of_the_registry() -> None:
     found = rendered_from(POSTGRESQL)
     assert _secrets(found.pod("server")) == {"hub-service-token", "signing-key", "fernet-key"}
-    assert _secrets(found.pod("controller")) == SECRETS["server"]
+    assert (
+        _secrets(found.pod("controller")) - {"pull-secrets/00-registry", "pull-secrets/01-partner"} == SECRETS["server"]
+    )
+
+
+def test_the_controller_alone_has_the_pull_secrets_and_does_not_wait_for_them() -> None:
+    found = rendered_from(POSTGRESQL)
+    holders = {component: sources for component, pod in found.pods() if (sources := _pull_secrets(pod))}
+    assert holders == {
+        "controller": [
+            {
+                "name": name,
+                "optional": True,
+                "items": [{"key": ".dockerconfigjson", "path": f"pull-secrets/{index}-{name}"}],
+            }
+            for index, name in (("00", "registry"), ("01", "partner"))
+        ]
+    }
+    whole = render("--set", f"registry.host={HOST}", "--set", "images.pullSecrets={registry}")
+    assert {component for component, pod in whole.pods() if _pull_secrets(pod)} == {"server"}
+    (folder,) = [
+        each["mountPath"] for each in whole.pod("server")["containers"][0]["volumeMounts"] if each["name"] == "secrets"
+    ]
+    assert Path(folder) == whole.settings().secrets_folder
+    assert not any(_pull_secrets(pod) for _, pod in rendered_from(NO_REGISTRY).pods()), "nothing is copied there"
 
 
 def test_with_postgresql_api_and_controller_are_two_deployments_and_its_password_is_in_a_secret() -> None:
@@ -270,6 +294,16 @@ def _secrets(pod: dict[str, Any]) -> set[str]:
                 assert source["serviceAccountToken"]["audience"] == "torpor"
                 found.add(f"token:{source['serviceAccountToken']['path']}")
     return found
+
+
+def _pull_secrets(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    sources = [
+        each["secret"]
+        for volume in pod["volumes"]
+        for each in volume.get("projected", {}).get("sources", [])
+        if "secret" in each
+    ]
+    return [source for source in sources if source["items"][0]["key"] == ".dockerconfigjson"]
 
 
 def test_every_value_is_explained_and_known_to_the_schema() -> None:

@@ -70,6 +70,16 @@ spec:
                   items:
                     - {key: registry-push, path: registry-push}
                     - {key: registry-pull, path: registry-pull}
+              {{- if $root.Values.registry.host }}
+              {{- range $index, $secret := $root.Values.images.pullSecrets }}
+              # For profiles' images in other registries; the number keeps the order. A secret may come later.
+              - secret:
+                  name: {{ $secret }}
+                  optional: true
+                  items:
+                    - {key: .dockerconfigjson, path: {{ printf "pull-secrets/%02d-%s" $index $secret }}}
+              {{- end }}
+              {{- end }}
               {{- end }}
         - name: state
           {{- if $postgres }}
