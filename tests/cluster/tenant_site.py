@@ -50,6 +50,19 @@ def until(condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S)
     return found
 
 
+def remove(kind: str, name: str, namespace: str) -> None:
+    """Remove an object and wait until it is gone, whether or not the controller has made it anew by then.
+
+    ``kubectl delete`` waits for the name to be free: where the controller is faster than its first look, it waits
+    for ever.
+    """
+    where = (kind, name, "-n", namespace)
+    gone = kubectl("get", *where, "-o", "jsonpath={.metadata.uid}")
+    kubectl("delete", *where, "--wait=false")
+    same = (*where, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
+    until(lambda: kubectl("get", *same) != gone, f"{kind} {name} is gone")
+
+
 class CountingCluster(Cluster):
     """Counts what is asked of the API server, by method."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.tenant_site import TenantSite, kubectl, until
+from tests.cluster.tenant_site import TenantSite, kubectl, remove, until
 from torpor_hub.cluster.access import Access
 from torpor_hub.controllers import tenants
 from torpor_hub.controllers.upkeep import IN_NAMESPACES
@@ -73,11 +73,10 @@ DRIFTS: dict[str, tuple[str, str, Any]] = {
 
 
 def spoil(site: TenantSite, kind: str, name: str, change: Any) -> None:
-    inside = () if kind == "namespace" else ("-n", site.namespace())
     if change is None:
-        kubectl(*inside, "delete", kind, name)
+        remove(kind, name, site.namespace())
     else:
-        kubectl(*inside, "patch", kind, name, "--type=merge", "-p", json.dumps(change))
+        kubectl("-n", site.namespace(), "patch", kind, name, "--type=merge", "-p", json.dumps(change))
 
 
 def spec(thing: dict[str, Any] | None) -> dict[str, Any]:
@@ -133,17 +132,20 @@ def test_a_door_that_nobody_wished_for_is_closed_and_a_lost_home_is_made_anew(si
         lambda: site.get("networkpolicy", "planted") is None,
         "what carries the platform's labels and is not its own goes",
     )
+    # Nobody can put another binding in that place while the controller works: it would make its own first.
+    site.stop()
     binding = dict(site.get("rolebinding", "torpor-hub") or {})
     kubectl("-n", site.namespace(), "delete", "rolebinding", "torpor-hub")
     stolen = {**binding, "roleRef": {**binding["roleRef"], "name": "view"}}
     stolen["metadata"] = {"name": "torpor-hub", "labels": binding["metadata"]["labels"]}
-    kubectl("-n", site.namespace(), "replace", "--force", "-f", "-", content=stolen)
+    kubectl("-n", site.namespace(), "create", "-f", "-", content=stolen)
+    site.start()
     until(
         lambda: (site.get("rolebinding", "torpor-hub") or binding | {"roleRef": {}})["roleRef"] == binding["roleRef"],
         "rights that nobody may change are made anew",
     )
     home = f"home-{site.user_id('ada')}"
-    kubectl("-n", site.namespace(), "delete", "persistentvolumeclaim", home)
+    remove("persistentvolumeclaim", home, site.namespace())
     until(lambda: f"PersistentVolumeClaim {home}" in site.changes("repaired"), "the home is made anew and told")
     assert site.get("persistentvolumeclaim", home)
 
@@ -192,7 +194,7 @@ def test_a_namespace_of_somebody_else_is_never_taken_over_and_the_tenant_says_so
         made = workspaces.create(tx, person(tx, "ada", can_write=True), name="a", tenant="research", profile=None).id
         with pytest.raises(Conflict, match="is not the platform's"):
             starts.begin(tx, site.settings, operations.workspace_of(tx, made), EnvironmentChoice.CURRENT)
-    kubectl("delete", "namespace", site.namespace(), "--wait=true")
+    remove("namespace", site.namespace(), site.namespace())
     until(site.is_whole, "once it is gone, the tenant is made")
     assert site.tenant().problem == ""
 
@@ -217,7 +219,7 @@ def test_the_platforms_data_is_a_read_only_volume_in_every_tenant(tmp_path: Path
             lambda: site.get("persistentvolumeclaim", f"data-{site.tenant('operations').id}", "operations"), ""
         )
         assert other["spec"]["volumeName"] != volume["metadata"]["name"], "two tenants share a volume"
-        kubectl("-n", site.namespace(), "delete", "persistentvolumeclaim", name)
+        remove("persistentvolumeclaim", name, site.namespace())
         until(bound, "a claim that was removed is made anew and bound again")
     finally:
         site.close()
