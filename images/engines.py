@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ class Podman:
     # Not everybody may raise a limit over this process's own, as the engines do by themselves.
     limits: tuple[str, ...] = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
     listing = "{{.Repository}}:{{.Tag}}"
+    settings: Mapping[str, str] = {}
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -124,7 +126,14 @@ class Podman:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.name, *arguments]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            command,
+            env={**os.environ, **self.settings},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         with self._log.open("a") as log:
             log.write(f"\n$ {' '.join(command)}\n{ended.stdout}{ended.stderr}")
         return ended
@@ -161,10 +170,18 @@ class Buildah(Podman):
 
 
 class Docker(Podman):
-    """Docker with BuildKit. Which registries it trusts is a setting of its daemon."""
+    """Docker with BuildKit, which is a part of it, or since version 23 of its plugin buildx. Which registries it trusts is a
+    setting of its daemon.
+    """
 
     name = "docker"
-    build_command = ("buildx", "build", "--load")
+    # The network is this machine's, as with buildah: an index may listen on it alone.
+    build_command = ("build", "--network", "host", "--progress", "plain")
+    settings: Mapping[str, str] = {"DOCKER_BUILDKIT": "1"}
+
+    def answers(self) -> bool:
+        """Return whether the daemon answers, and the client has what it builds with."""
+        return super().answers() and self._run("build", "--help").returncode == 0
 
     def push(self, tag: str, reference: str, *, insecure: bool) -> str:
         """Copy an image into a registry and return its digest there."""
@@ -199,7 +216,10 @@ def choose(asked: str, log: Path) -> Podman:
     """
     found = [engine for engine in answering(log) if asked in ("", engine.name)]
     if not found:
-        raise EngineFailed(f"No {asked or ', '.join(KNOWN)} answers on this machine. Install one, or start its daemon.")
+        raise EngineFailed(
+            f"No {asked or ', '.join(KNOWN)} answers on this machine. Install one, or start its daemon; "
+            "docker needs its plugin buildx too, from version 23 on."
+        )
     return found[0]
 
 

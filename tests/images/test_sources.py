@@ -85,6 +85,29 @@ def test_a_client_whose_daemon_does_not_run_is_no_engine(tmp_path: Path, monkeyp
     assert "buildah" in asked_for
 
 
+def test_a_docker_that_lacks_its_builder_is_no_engine_and_the_plugin_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tmp_path / "docker"
+    client.write_text('#!/bin/sh\n[ "$1" = info ] || { echo "the buildx component is missing" >&2; exit 1; }\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(engines.EngineFailed, match="plugin buildx"):
+        engines.choose("docker", tmp_path / "log")
+
+
+def test_docker_builds_with_buildkit_where_there_is_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = tmp_path / "docker"
+    said = tmp_path / "said"
+    client.write_text(f'#!/bin/sh\necho "BuildKit: $DOCKER_BUILDKIT, docker $*" >{said}\n[ "$1" != buildx ]\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    secrets = engines.Secrets(tmp_path / "network", tmp_path / "certificates")
+    engines.choose("docker", tmp_path / "log").build("torpor/x:1", tmp_path / "Dockerfile", tmp_path, {}, secrets)
+    assert said.read_text().startswith("BuildKit: 1, docker build ")
+
+
 def test_sizes_are_read_as_buildah_prints_them() -> None:
     assert engines.parse_size("1.65 GB") == 1_650_000_000
     assert engines.parse_size("512 B") == 512
