@@ -20,6 +20,8 @@ PYTHON = TORPOR / "bin/python"
 USER_ID = 1000
 # What a build reads from and writes to beside the image.
 BUILD_FOLDERS = ("/run/secrets", "/mnt", "/var/cache/uv", "/tmp")  # noqa: S108
+# Where docker keeps an empty folder in the image after it has mounted something there for a build.
+MOUNT_POINTS = ("/mnt/context", "/run/secrets/network", "/run/secrets/certificates")
 PREFIX = "org.torpor."
 
 
@@ -120,14 +122,22 @@ def owned(folder: Path, user_id: int, *, writable_by_others: bool = True) -> str
 def nothing_of_the_builder(labels: dict[str, str]) -> str:
     """Neither the index of packages nor its certificates stayed."""
     del labels
-    left = [path for name in BUILD_FOLDERS for path in _entries(Path(name))]
-    left = [path for path in left if not str(path).startswith("/mnt/torpor-")]
+    left = [path for path in left_behind(Path("/")) if not str(path).startswith("/mnt/torpor-")]
     require(not left, f"Left behind: {', '.join(map(str, left))}.")
     found = [
         name for name in os.environ if name.startswith(("UV_", "PIP_")) and name != "PIP_DISABLE_PIP_VERSION_CHECK"
     ]
     require(not found, f"Settings of the builder: {', '.join(found)}.")
     return "nothing"
+
+
+def left_behind(root: Path) -> list[Path]:
+    """Return what lies in the folders of a build below ``root``; the empty folders of its mounts are nothing."""
+    found = (path for name in BUILD_FOLDERS for path in _entries(root / name[1:]))
+    empty = {root / name[1:] for name in MOUNT_POINTS}
+    return [
+        path for path in found if path not in empty or not path.is_dir() or path.is_symlink() or any(path.iterdir())
+    ]
 
 
 def _entries(folder: Path) -> list[Path]:

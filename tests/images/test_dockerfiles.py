@@ -83,3 +83,12 @@ def test_the_users_part_is_chowned_by_the_layer_that_makes_it() -> None:
     assert script.index("layering.create") < script.index("chown -R 1000:1000")
     for name in ("workspace", "workspace-spark"):
         assert len([run for run in values(OWN[name], "RUN") if "make-workspace" in run]) == 1
+
+
+@pytest.mark.parametrize("script", sorted(FOLDER.rglob("install-*")), ids=lambda file: file.name)
+def test_a_secret_may_be_missing_because_docker_mounts_no_file_where_it_is_empty(script: Path) -> None:
+    text = script.read_text()
+    for name in set(re.findall(r"/run/secrets/\w+", text)):
+        test = re.search(rf"if \[ -[es] {name} \]; then", text)
+        assert test, f"{script.name} reads {name} without asking whether it is there"
+        assert test.end() < text.index(name, test.end()) < text.index("\nfi", test.end())
