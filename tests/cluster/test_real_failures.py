@@ -57,7 +57,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "IMAGE_NAME_INVALID": ({"image": "no/Such/Name"}, "cannot be read"),
     "NO_ROOM": ({"amount": Amount(1, 64 * MIB, 99)}, "No node has 99 GPUs free. The most that one node has free is "),
     "NO_ROOM of CPU": ({"amount": Amount(500_000, 64 * MIB)}, "No node has 500 cores free. The most"),
-    "CRASHED": ({"args": ("-conf", "/nope")}, "open /nope: no such file or directory"),
+    # It says this and nothing else: of two streams, either one's line can come last.
+    "CRASHED": ({"args": ("/nope",)}, "extra command line arguments: [/nope]"),
     "CRASHED without an error": ({"args": ("-version",)}, "exit code 0"),
     "OUT_OF_MEMORY": ({"args": ("-conf", "/dev/zero")}, "more than its 64 MiB of memory"),
 }
