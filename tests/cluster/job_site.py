@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from tests.cluster.objects import quota_counts
 from tests.jobs.job_platform import JobPlatform
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.access import Access
@@ -177,6 +178,7 @@ class JobSite(JobPlatform):
             if thing["kind"] != "RoleBinding":
                 await cluster.apply(thing)
         await cluster.create(home_object(plan, self.user_id, shape))
+        await quota_counts(cluster, self.namespace)
 
 
 def reachable() -> Access | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.podspecs.examples import DIGEST, GIB, MIB
+from torpor_hub.cluster import kinds
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.watch import Watch
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import WorkspaceRun
-from torpor_hub.errors import ClusterError
+from torpor_hub.errors import ClusterError, Denied
 from torpor_hub.podspecs.shape import ClusterShape
 from torpor_hub.podspecs.tenant import TenantPlan, home_object, namespace_object, tenant_objects
 from torpor_hub.podspecs.workspace import workspace_pod
@@ -22,7 +24,7 @@ from torpor_hub.podspecs.workspace import workspace_pod
 Json = dict[str, Any]
 # The only program on the test cluster's nodes that says something and ends.
 SPEAKER = "torpor.test/coredns:1"
-PATIENCE_S = 60.0
+PATIENCE_S, RIGHTS_WITHIN_S = 60.0, 10.0
 
 
 def shape_of(prefix: str, **changes: Any) -> ClusterShape:
@@ -36,13 +38,35 @@ def plan(share: Amount = Amount(1000, GIB, 1)) -> TenantPlan:  # noqa: B008 # it
 
 
 async def make_tenant(cluster: Cluster, made: TenantPlan, shape: ClusterShape) -> str:
-    """Make the tenant with its members' homes and return its namespace."""
-    namespace = await cluster.apply(namespace_object(made, shape))
+    """Make the tenant with its members' homes and return its namespace, which takes pods from then on."""
+    namespace = str((await _once_allowed(cluster.apply, namespace_object(made, shape)))["metadata"]["name"])
     for thing in tenant_objects(made, shape):
-        await cluster.apply(thing)
+        await _once_allowed(cluster.apply, thing)
     for user_id in made.user_ids:
-        await cluster.create(home_object(made, user_id, shape))
-    return str(namespace["metadata"]["name"])
+        await _once_allowed(cluster.create, home_object(made, user_id, shape))
+    await quota_counts(cluster, namespace)
+    return namespace
+
+
+async def quota_counts(cluster: Cluster, namespace: str) -> None:
+    """Wait until a new quota says what is in use: before that, the API server refuses every pod."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(
+            "used" in quota.get("status", {}) for quota in (await cluster.list(kinds.QUOTA, namespace)).items
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def _once_allowed(make: Callable[[Json], Awaitable[Json]], thing: Json) -> Json:
+    """Make an object; rights that were just given are known to the API server a moment later."""
+    deadline = time.monotonic() + RIGHTS_WITHIN_S
+    while True:
+        try:
+            return await make(thing)
+        except Denied as error:
+            if error.reason != "FORBIDDEN" or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def workspace(shape: ClusterShape, *, args: tuple[str, ...] = (), image: str = SPEAKER, **changes: Any) -> Json:

@@ -16,6 +16,7 @@ import yaml
 
 from tests.cluster import kubectl
 from tests.helm.chart import CHART, Rendered, render
+from tests.support.platform import until
 from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.shape import shape_of
 from torpor_hub.domain.units import Amount
@@ -79,8 +80,14 @@ def plan(controller: Controller) -> Iterator[TenantPlan]:
 def test_the_policies_are_well_typed(controller: Controller) -> None:
     names = [thing["metadata"]["name"] for thing in controller.found.all("ValidatingAdmissionPolicy")]
     for name in names:
-        status = kubectl.get("validatingadmissionpolicy", name).get("status", {})
-        assert status.get("typeChecking", {}).get("expressionWarnings", []) == [], name
+        checked = until(lambda name=name: type_check(name), KNOWN_WITHIN_S, f"the types of {name} are checked")
+        assert checked["typeChecking"].get("expressionWarnings", []) == [], name
+
+
+def type_check(policy: str) -> Json:
+    """Return what the cluster found of a policy's types; nothing before it has looked."""
+    status: Json = kubectl.get("validatingadmissionpolicy", policy).get("status", {})
+    return status if "typeChecking" in status else {}
 
 
 def test_the_controller_makes_all_that_a_tenant_has(controller: Controller, plan: TenantPlan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -179,9 +179,13 @@ def test_a_watch_goes_on_where_an_earlier_one_ended(reach: Access, prefix: str) 
             before = (await cluster.list(kinds.CONFIG_MAP, namespace, labels="kind=one")).version
             await cluster.create(config_map(namespace))
             await cluster.delete(kinds.CONFIG_MAP, "one", namespace)
-            watch = cluster.watch(kinds.CONFIG_MAP, namespace, version=before, labels="kind=one", within_s=1)
-            changes = [event.change async for event in watch]
-            assert [change for change in changes if change != "BOOKMARK"] == ["ADDED", "DELETED"]
+            watch = cluster.watch(kinds.CONFIG_MAP, namespace, version=before, labels="kind=one", within_s=30)
+            changes: list[str] = []
+            async with aclosing(watch):
+                while len(changes) < 2:
+                    change = (await anext(watch)).change
+                    changes += [change] if change != "BOOKMARK" else []
+            assert changes == ["ADDED", "DELETED"]
 
     asyncio.run(run())
 

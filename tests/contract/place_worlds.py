@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.cluster.objects import quota_counts
 from tests.processes.workspace_runs import free_port, running, until
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.client import Cluster
@@ -287,6 +288,7 @@ class PodWorld(World):
             if thing["kind"] not in ("NetworkPolicy", "RoleBinding"):
                 await self.cluster.apply(thing)
         await self.cluster.create(home_object(plan, "usr-1", self.shape))
+        await quota_counts(self.cluster, self.namespace)
 
     async def _close(self) -> None:
         assert isinstance(self.place, KubernetesPlace)

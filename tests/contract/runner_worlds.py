@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.cluster.objects import quota_counts
 from tests.support.job_api import JobApi
 from torpor_hub.cluster import access, kinds
 from torpor_hub.cluster.client import Cluster
@@ -266,6 +267,7 @@ runner = KubernetesRunner(Cluster(access.find()), shape, lambda: ["research"], p
             if thing["kind"] not in ("NetworkPolicy", "RoleBinding"):
                 await self.cluster.apply(thing)
         await self.cluster.create(home_object(plan, "usr-1", self.shape))
+        await quota_counts(self.cluster, self.namespace)
 
     async def _close(self) -> None:
         await self.cluster.delete(kinds.NAMESPACE, self.namespace)
