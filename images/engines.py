@@ -33,7 +33,8 @@ class Podman:
     """Podman, and what the others have in common with it. Everything that the program prints is added to ``log``."""
 
     name = "podman"
-    build_command: tuple[str, ...] = ("build", "--format", "oci", "--pull=never")
+    # What is there under its key is never built, so a build that is asked for is meant: with Debian's fixes of today.
+    build_command: tuple[str, ...] = ("build", "--no-cache", "--format", "oci", "--pull=never")
 
     # Not everybody may raise a limit over this process's own, as the engines do by themselves.
     limits: tuple[str, ...] = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
@@ -176,7 +177,7 @@ class Docker(Podman):
 
     name = "docker"
     # The network is this machine's, as with buildah: an index may listen on it alone.
-    build_command = ("build", "--network", "host", "--progress", "plain")
+    build_command = ("build", "--no-cache", "--network", "host", "--progress", "plain")
     settings: Mapping[str, str] = {"DOCKER_BUILDKIT": "1"}
 
     def answers(self) -> bool:

@@ -108,6 +108,12 @@ def test_docker_builds_with_buildkit_where_there_is_no_plugin(tmp_path: Path, mo
     assert said.read_text().startswith("BuildKit: 1, docker build ")
 
 
+def test_no_engine_takes_an_older_builds_layers_for_those_of_today() -> None:
+    cached_by_default = {engines.Podman, engines.Docker}
+    assert {engine for engine in engines.KNOWN.values() if "--no-cache" in engine.build_command} == cached_by_default
+    assert "--layers" not in engines.Buildah.build_command
+
+
 def test_sizes_are_read_as_buildah_prints_them() -> None:
     assert engines.parse_size("1.65 GB") == 1_650_000_000
     assert engines.parse_size("512 B") == 512
