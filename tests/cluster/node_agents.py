@@ -204,7 +204,7 @@ def installed(image: str, api: Api) -> Iterator[Agents]:
         agents.install()
         yield agents
     finally:
-        kubectl.run("delete", "namespace", namespace, "--wait=true", within_s=240)
+        kubectl.run("delete", "namespace", namespace, "--wait=false")
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ def tenant() -> Iterator[str]:
     try:
         yield namespace
     finally:
-        kubectl.run("delete", "namespace", namespace, "--wait=true", within_s=240)
+        kubectl.run("delete", "namespace", namespace, "--wait=false")
 
 
 def await_running(namespace: str, pod: str) -> dict[str, Any]:

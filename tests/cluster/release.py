@@ -18,6 +18,7 @@ import yaml
 from tests.cluster import kubectl
 from tests.cluster.site import ClusterSite
 
+Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "torpor"
 NODE = "torpor-0"
@@ -25,6 +26,7 @@ REGISTRY = "TORPOR_KUBE_REGISTRY"
 IMAGES = "TORPOR_TEST_IMAGES"
 TAG = "dev"
 INSTALLED_WITHIN = "8m"
+GONE_WITHIN_S = 600
 USERS = ("ada", "ben", "root")
 
 
@@ -97,11 +99,12 @@ def values(registry: str, built: dict[str, Any], path: str) -> dict[str, Any]:
 
 @contextmanager
 def installed(path: str = "/", release: Release = TORPOR, **more: Any) -> Iterator[ClusterSite]:
-    """Give an installed release, with ``more`` values over the usual; afterwards nothing of it is left but its volumes' data."""
+    """Give an installed release, with ``more`` values over the usual; afterwards all of it but its volumes' data is removed."""
     registry = os.environ[REGISTRY]
     began = time.monotonic()
     built = images(registry)
     print(f"images: {time.monotonic() - began:.0f} s")
+    await_gone(release)
     try:
         content = {**values(registry, built, path), **more}
         install(release, content)
@@ -138,16 +141,41 @@ def password(release: Release, user: str) -> str:
 
 
 def uninstall(release: Release) -> None:
-    """Remove the release, the namespaces of its tenants and its kept claims."""
-    subprocess.run(
-        ["helm", "uninstall", release.name, "-n", release.namespace, "--wait"], check=False, capture_output=True
-    )
-    names = [str(item["metadata"]["name"]) for item in kubectl.items("namespaces")]
-    ours = [name for name in names if name == release.namespace or name.startswith(release.prefix)]
-    if ours:
-        kubectl.run("delete", "namespace", *ours, "--wait=true", within_s=300)
+    """Remove the release, the namespaces of its tenants and its kept claims; these go while other tests run."""
+    # Its controller would make its tenants anew, and a namespace that finds an agent's pod ending waits for half of what that may take.
+    server, agent = f"deployment/{release.fullname}-server", f"daemonset/{release.fullname}-agent"
+    for program, namespace in ((server, release.namespace), (agent, release.agents)):
+        delete = ["kubectl", "delete", program, "-n", namespace, "--cascade=foreground", "--timeout=60s"]
+        subprocess.run(delete, check=False, capture_output=True)
+    subprocess.run(["helm", "uninstall", release.name, "-n", release.namespace], check=False, capture_output=True)
+    ours = [str(item["metadata"]["name"]) for item in namespaces(release)]
     # Tenants' volumes over the platform's data lie in no namespace, and are kept.
-    kept = kubectl.items("persistentvolumes", "-l", "app.kubernetes.io/managed-by=torpor")
-    volumes = [str(item["metadata"]["name"]) for item in kept if item["spec"]["claimRef"]["namespace"] in ours]
-    if volumes:
-        kubectl.run("delete", "persistentvolume", *volumes)
+    kept = [str(item["metadata"]["name"]) for item in volumes(release, "-l", "app.kubernetes.io/managed-by=torpor")]
+    if ours:
+        kubectl.run("delete", "namespace", *ours, "--wait=false", "--ignore-not-found")
+    if kept:
+        kubectl.run("delete", "persistentvolume", *kept, "--wait=false", "--ignore-not-found")
+
+
+def await_gone(release: Release) -> None:
+    """Wait until what was removed of an earlier release of this name is gone."""
+    found = [("namespace", item) for item in namespaces(release)]
+    found += [("persistentvolume", item) for item in volumes(release)]
+    left = [f"{kind}/{item['metadata']['name']}" for kind, item in found if "deletionTimestamp" in item["metadata"]]
+    if left:
+        kubectl.run("wait", "--for=delete", *left, f"--timeout={GONE_WITHIN_S}s", within_s=GONE_WITHIN_S + 10)
+
+
+def namespaces(release: Release) -> list[Json]:
+    """Return the release's own namespaces and those of its tenants."""
+    return [item for item in kubectl.items("namespaces") if _is_of(release, item["metadata"]["name"])]
+
+
+def volumes(release: Release, *selected: str) -> list[Json]:
+    """Return the volumes that are bound to claims of the release or its tenants."""
+    found = kubectl.items("persistentvolumes", *selected)
+    return [item for item in found if _is_of(release, item["spec"].get("claimRef", {}).get("namespace", ""))]
+
+
+def _is_of(release: Release, namespace: str) -> bool:
+    return namespace == release.namespace or namespace.startswith(release.prefix)

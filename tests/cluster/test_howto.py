@@ -90,6 +90,7 @@ def _wait_for(client: httpx.Client) -> None:
 @pytest.fixture
 def reader(reach: Access, tmp_path: Path) -> Iterator[Reader]:
     """A reader on a cluster where nobody has installed anything."""
+    release.await_gone(release.TORPOR)
     assert not kubectl.items("namespaces", "--field-selector", f"metadata.name={release.TORPOR.namespace}")
     yield Reader(tmp_path, release.images(os.environ[release.REGISTRY]))
     release.uninstall(release.TORPOR)
