@@ -21,7 +21,8 @@ from tests.support.platform import until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 Json = dict[str, Any]
 RELEASE = Release("mishaps", "hf2")
-THAWS_WITHIN_S = 20
+# Until the cluster has begun to end the agents, too: that is what takes long on a busy machine.
+THAWS_WITHIN_S = 45
 
 
 def test_a_hub_without_its_database_adopts_the_running_pod_when_its_owner_signs_in(scene: Scene) -> None:

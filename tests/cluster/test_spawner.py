@@ -85,7 +85,7 @@ def test_a_killed_hub_finds_the_running_pod_again(site: KubeSite, first: str) ->
     site.kill_hub()
     assert httpx.get(f"{site.url}user/ada/first/api").status_code == 200
     site.start_hub()
-    within(20, lambda: site.server("first").get("ready"), "the server is known again")
+    within(60, lambda: site.server("first").get("ready"), "the server is known again")
     assert uid(site, "first") == first
     assert works(site, "first")
 
@@ -113,7 +113,7 @@ def test_a_hub_that_starts_without_the_api_server_keeps_its_servers(site: KubeSi
     site.kill_hub()
     site.door.be(mode)
     site.start_hub()
-    within(30, lambda: site.server("first").get("ready"), "ready without a word of the cluster")
+    within(60, lambda: site.server("first").get("ready"), "ready without a word of the cluster")
     assert httpx.get(f"{site.url}user/ada/first/api").status_code == 200
     site.door.be("open")
     assert works(site, "first")
@@ -183,7 +183,7 @@ def test_a_new_start_waits_until_the_last_pod_has_gone(site: KubeSite) -> None:
     hold = {"metadata": {"finalizers": ["torpor.test/hold"]}}
     kubectl("-n", site.namespace, "patch", "pod", site.workspace("lasting"), "-p", json.dumps(hold))
     kubectl("-n", site.namespace, "delete", "pod", site.workspace("lasting"), "--wait=false", "--grace-period=1")
-    within(30, lambda: not site.server("lasting"), "the hub takes it for stopped")
+    within(60, lambda: not site.server("lasting"), "the hub takes it for stopped")
     site.grant("lasting")
     site.hub("POST", "users/ada/servers/lasting")
     told = next(event for event in site.progress("lasting") if "has not gone yet" in event["message"])

@@ -109,7 +109,7 @@ class Site:
         error = ("--error-target", f"http://{self.hub_host}:{self.hub_port}{self.base_path}hub/error")
         token = {"CONFIGPROXY_AUTH_TOKEN": self.secret("proxy-auth-token")}
         self._run("proxy", (f"{ROOT_DIR}/bin/node", str(PROXY), *ports, *error), token)
-        within(20, lambda: httpx.get(f"http://127.0.0.1:{self.proxy_api}/api/routes").status_code == 403, "proxy")
+        within(60, lambda: httpx.get(f"http://127.0.0.1:{self.proxy_api}/api/routes").status_code == 403, "proxy")
 
     def start_hub(self) -> None:
         """Start the hub and wait until it answers through the proxy."""
