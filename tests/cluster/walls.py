@@ -107,7 +107,7 @@ class Walls:
             looks = list(pool.map(tried, self.visitors))
         return {pair: came for look in looks for pair, came in look.items()}
 
-    def until(self, holds: Callable[[Seen], Any], within_s: float = 30) -> Seen:
+    def until(self, holds: Callable[[Seen], Any], within_s: float = 60) -> Seen:
         """Look until it holds, or the time is over; return the last look."""
         deadline = time.monotonic() + within_s
         while not holds(seen := self.look()) and time.monotonic() < deadline:
@@ -220,11 +220,12 @@ def of_the_cluster() -> dict[str, Door]:
 
 
 def of_this_machine() -> dict[str, Door]:
-    """Return the doors outside of the cluster; what stands for a database answers from now on."""
+    """Return the doors outside of the cluster; what stands for a store of data and for a database answers from now on."""
     host, _, port = os.environ["TORPOR_KUBE_REGISTRY"].partition(":")
     machine = os.environ["TORPOR_KUBE_HOST"]
-    database = doorman.answer(0, machine)
+    data, database = doorman.answer(0, machine), doorman.answer(0, machine)
     return {
+        "a store of data": Door("tcp", machine, data),
         "the registry": Door("tcp", host, int(port)),
         "the database": Door("tcp", machine, database),
         "the database, by UDP": Door("udp", machine, database),

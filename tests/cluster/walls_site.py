@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.cluster import kubectl, walls
-from tests.cluster.release import Release, installed
+from tests.cluster.release import CHART, Release, installed
 from tests.cluster.site import ClusterSite
 from tests.cluster.walls import Door, Pod, Visitor, Walls
 from tests.support.platform import until
@@ -68,6 +70,8 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "the kubelet of torpor-1": ANYWHERE,
     "the metadata of the machine": ANYWHERE,
     "the registry": (*ANYWHERE, "the agent"),
+    # The one private place that the release's values open to the importer, beside what they open by default.
+    "a store of data": (*ANYWHERE, "the importer"),
     "the database": ANYWHERE,
     "the database, by UDP": ANYWHERE,
 }
@@ -93,10 +97,11 @@ def built(data: Path) -> Iterator[World]:
     """Give the release with everybody in place; its own data are in the folder ``data`` of this machine."""
     began = time.monotonic()
     with ExitStack() as stack:
-        site = stack.enter_context(installed(release=RELEASE, **_values(data)))
+        doors = walls.of_this_machine()
+        site = stack.enter_context(installed(release=RELEASE, **_values(data, doors["a store of data"])))
         made = Walls()
         stack.callback(made.close)
-        doors = walls.of_this_machine() | walls.of_the_cluster() | _of_the_platform()
+        doors |= walls.of_the_cluster() | _of_the_platform()
         with ThreadPoolExecutor() as pool:
             planted = pool.submit(_plant, site, made)
             job = pool.submit(_submit, site, "python", "-c", FIRST_ACT, *_host_and_port(doors["the database"]))
@@ -125,14 +130,17 @@ def platform_image() -> str:
     return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def _values(data: Path) -> Json:
-    """Return what is different from the usual release: little room, and data of the platform's own."""
+def _values(data: Path, store: Door) -> Json:
+    """Return what is different from the usual release: little room, data of the platform's own, and a store of data."""
+    usual = yaml.safe_load((CHART / "values.yaml").read_text())["importer"]["egress"]
+    towards = {"to": [{"ipBlock": {"cidr": f"{store.host}/32"}}], "ports": [{"port": store.port}]}
     small = {"nodeSelector": {"kubernetes.io/hostname": "torpor-0"}, "resources": {"requests": {"cpu": "10m"}}}
     return {
         "seed": SEED,
         "homes": {"accessMode": "ReadWriteMany", "sizeBytes": 1024 * MIB},
         "data": {"flights": False, "source": {"hostPath": {"path": str(data)}}},
-        **dict.fromkeys(("server", "hub", "proxy", "importer"), small),
+        **dict.fromkeys(("server", "hub", "proxy"), small),
+        "importer": {**small, "egress": [*usual, towards]},
     }
 
 
