@@ -19,7 +19,7 @@ from torpor_hub.cluster import kinds
 from torpor_hub.programs import demo
 from torpor_hub.stores.base import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 IMAGES = {"small": "torpor/workspace", "spark": "torpor/workspace-spark"}
 EATS = "kept = []\nwhile True:\n    kept.append(bytes(10_000_000))"
 

@@ -16,7 +16,7 @@ from torpor_hub.cluster.access import Access
 from torpor_hub.services import captures, operations, workspaces
 from torpor_hub.stores.base import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 Json = dict[str, Any]
 Record = Callable[[str, Any], None]
 
