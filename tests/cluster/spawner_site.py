@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import subprocess
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +16,15 @@ import yaml
 
 from tests.cluster.doorway import Doorway
 from tests.cluster.objects import make_tenant
-from tests.spawning.hub_site import Site, within
+from tests.cluster.stories import Story
+from tests.spawning.hub_site import Site
 from tests.spawning.starts_stand_in import StartsApi
-from torpor_hub.cluster import kinds
 from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.client import Cluster
-from torpor_hub.cluster.watch import Watch
 from torpor_hub.domain import ids
 from torpor_hub.domain.units import Amount
 from torpor_hub.domain.workspaces import WorkspaceRun
-from torpor_hub.podspecs import diagnose, names, rights
+from torpor_hub.podspecs import names, rights
 from torpor_hub.podspecs.shape import GIB, ClusterShape
 from torpor_hub.podspecs.tenant import TenantPlan
 
@@ -74,58 +69,6 @@ class ClusterStarts(StartsApi):
     @property
     def changes(self) -> dict[str, Json]:
         return self.__dict__.setdefault("_changes", {})
-
-
-class Story:
-    """One start: ``events`` are those of its progress with their times, ``signal`` is when the cluster first gave a cause."""
-
-    def __init__(self, site: KubeSite, server: str, at_signal: Callable[[], None] = lambda: None) -> None:
-        self.site, self.server, self._at_signal = site, server, at_signal
-        self.events: list[tuple[float, Json]] = []
-        self.signal = 0.0
-        self.begun = time.time()
-        self._over = threading.Event()
-        watcher = threading.Thread(target=lambda: asyncio.run(self._wait_for_signal()))
-        asker = threading.Thread(target=self._ask)
-        watcher.start()
-        asker.start()
-        within(90, self._read, f"the start of {server} ends")
-        self._over.set()
-        asker.join()
-        watcher.join()
-
-    @property
-    def last(self) -> str:
-        return str(self.events[-1][1]["message"])
-
-    def told_at(self, text: str) -> float:
-        """Return when the progress first said so."""
-        return next(at for at, event in self.events if text in event["message"])
-
-    def _ask(self) -> None:
-        self.site.hub("POST", f"users/ada/servers/{self.server}")
-
-    def _read(self) -> bool:
-        """Read the progress of the start; a start that has not begun yet has none."""
-        for event in self.site.progress(self.server):
-            self.events.append((time.time(), event))
-        return bool(self.events)
-
-    async def _wait_for_signal(self) -> None:
-        run = self.site.api.runs[self.server]
-        around = diagnose.Surroundings(now_s=0)
-        async with Cluster(self.site.admin) as cluster:
-            watch = Watch(cluster, kinds.POD, labels=names.selector(workspace=run.workspace_id))
-            async with watch:
-                watch.follow({self.site.namespace_of(self.server)})
-                while not self._over.is_set():
-                    changed = watch.changed
-                    if any(diagnose.diagnose_pod(pod, around) for pod in watch.snapshot().objects.values()):
-                        self.signal = time.time()
-                        await asyncio.to_thread(self._at_signal)
-                        return
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), 0.2)
 
 
 class KubeSite(Site):
