@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("hub", "sdk", "extensions/torpor_lab", "helm", "tests")
 IMPORTED = ("hub", "sdk", "extensions")
+# What is not the project's own, for tests that run a real hub with its proxy.
+LINKED = Path("hub/node/node_modules")
 WITHIN_S = 240
 PASSED, FAILED = 0, 1
 
@@ -38,6 +40,7 @@ class Tree:
         for name in FOLDERS:
             shutil.copytree(ROOT / name, folder / name, ignore=leave)
         shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / LINKED).symlink_to(ROOT / LINKED)
 
     @contextmanager
     def mutated(self, mutation: Mutation) -> Iterator[None]:

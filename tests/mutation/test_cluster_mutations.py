@@ -1,4 +1,4 @@
-"""The same for claims that only an API server or Helm can notice."""
+"""The same for claims that only an API server, a hub beside it, or Helm can notice."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ MUTATIONS = (
         '            options["preconditions"] = {"uid": uid}\n',
         "            pass\n",
         "tests/cluster/test_client.py::test_a_removal_meant_for_another_object_of_that_name_is_refused",
+    ),
+    Mutation(
+        "an API server that does not answer does not mean that a server has stopped",
+        "hub/torpor_hub/spawning/kube.py",
+        "            if not known or self._seen() is not None:\n",
+        "            if not known:\n                self._ended_with = 0\n"
+        "            if not known or self._seen() is not None:\n",
+        "tests/cluster/test_spawner.py::test_a_hub_that_starts_without_the_api_server_keeps_its_servers",
     ),
     *(
         Mutation(

@@ -31,6 +31,8 @@ SECRETS = (
     "hub-server-token-key",
     "hub-proof",
 )
+# Of a copy of the project in which something is broken on purpose, the packages are where PYTHONPATH says.
+KEPT = ("PATH", "LANG", "HOME", "PYTHONPATH")
 T = TypeVar("T")
 
 
@@ -231,7 +233,7 @@ class Site:
 
     def _run(self, name: str, command: tuple[str, ...], environment: dict[str, str]) -> None:
         with self.log.open("ab") as log:
-            kept = {key: os.environ[key] for key in ("PATH", "LANG", "HOME") if key in os.environ}
+            kept = {key: os.environ[key] for key in KEPT if key in os.environ}
             self.programs[name] = subprocess.Popen(
                 command, cwd=self.state, env=kept | environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
