@@ -21,7 +21,7 @@ from tests.cluster.release import NODE, Release, installed
 from tests.cluster.site import ClusterSite
 from tests.support import postgres, wheels
 from tests.support.people import Person
-from tests.support.platform import free_port
+from tests.support.platform import free_port, until
 from torpor_hub.cluster.access import Access
 
 pytestmark = [
@@ -33,6 +33,7 @@ RELEASE = Release("stores", "stores")
 HOST = "TORPOR_KUBE_HOST"
 NETWORKS = "198.18.0.0/15"
 FOLDER = "platform"
+GONE_WITHIN_S = 60
 MIB = 1024**2
 SIZE = {"cpu_milli": 250, "memory_bytes": 768 * MIB, "gpu_count": 0}
 SEED = {
@@ -106,7 +107,8 @@ def test_the_path_is_the_same_and_all_that_is_kept_is_in_the_two_stores(stores: 
 
     ada.wished(workspace, desired="asleep")
     ada.reaches(workspace, "ASLEEP")
-    assert kubectl.items("pods", "-n", stores.site.tenant) == []
+    assert stores.site.left(workspace) == []
+    until(lambda: not kubectl.items("pods", "-n", stores.site.tenant), GONE_WITHIN_S, "the job's pod is gone too")
     ada.wished(workspace, desired="running")
     ada.reaches(workspace, "RUNNING")
     with ada.kernel(workspace) as kernel:
