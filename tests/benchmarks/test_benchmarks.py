@@ -83,7 +83,6 @@ def test_without_a_cluster_a_benchmark_of_one_says_what_is_missing() -> None:
 
 @needs_zstd
 @pytest.mark.cluster
-@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_one_round_on_a_cluster_compares_starts_sleeps_and_wakes_with_their_peers(tmp_path: Path) -> None:
     for variable in ("KUBECONFIG", release.REGISTRY):
