@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 FREEZERS = Path("/sys/fs/cgroup/freezer/torpor-kube")
 LEASES = Path("/run/torpor")
 USERS_CODE = "app.kubernetes.io/component in (workspace,job)"
+AGAIN_S = 0.2
 ACCEPT = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -41,7 +43,7 @@ class Pod:
 
 @dataclass
 class PodHistory:
-    """Every pod of users' code in some namespaces, followed beside the platform; each change is seen, also while nobody looks."""
+    """Every pod of users' code in some namespaces, followed beside the platform, also while nobody looks."""
 
     namespaces: Collection[str]
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -64,13 +66,26 @@ class PodHistory:
         while not self._over.is_set():
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             assert self._process.stdout is not None
-            text, decoder = "", json.JSONDecoder()
+            text = ""
             for line in self._process.stdout:
                 text += line
-                # Events are printed over several lines; each ends at the margin.
-                if line.startswith("}"):
-                    self._take(decoder.decode(text))
+                # One version of kubectl prints an event in one line, another in many.
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._take(json.loads(text))
                     text = ""
+            self._over.wait(AGAIN_S)
+
+    def look(self) -> None:
+        """Take for gone what a live list has no longer: its end may have fallen between two watches.
+
+        Raises:
+            AssertionError: where no pod was ever seen, so that nothing would be found wrong with any.
+        """
+        assert self.pods, "no pod was followed: nothing can be said of any"
+        known = list(self.pods.values())
+        there = {str(pod["metadata"]["uid"]) for pod in kubectl.items("pods", "-A", "-l", USERS_CODE)}
+        for pod in known:
+            pod.gone |= pod.uid not in there
 
     def _take(self, event: Json) -> None:
         thing = event["object"]
@@ -96,15 +111,17 @@ def settles(town: Town, within_s: float) -> None:
 
 
 def nothing_is_wrong(town: Town, history: PodHistory, deaths: Collection[Death], within_s: float) -> None:
-    """Wait until nothing is to be counted, and count at the end."""
+    """Wait until nothing is under way and nothing is to be counted, both within ``within_s``, and count at the end."""
+    deadline = time.monotonic() + within_s
     settles(town, within_s)
     with contextlib.suppress(AssertionError):
-        until(lambda: not counted(town, history, deaths), within_s, "nothing is wrong")
+        until(lambda: not counted(town, history, deaths), deadline - time.monotonic(), "nothing is wrong")
     assert counted(town, history, deaths) == {}
 
 
 def counted(town: Town, history: PodHistory, deaths: Collection[Death]) -> dict[str, list[str]]:
     """Return everything that should not be, by its kind; ``deaths`` are the pods that the test itself has ended."""
+    history.look()
     found = {
         "healthy workspaces stopped": healthy_stopped(town, history, deaths),
         "frozen leftovers": frozen(history) + leases(town),
