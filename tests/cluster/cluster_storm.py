@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -14,14 +15,15 @@ from typing import Any
 
 from tests.cluster import kubectl
 from tests.cluster.cluster_people import Resident, Town
+from tests.cluster.registry_door import Mode
 from tests.faults.storm import under_way
-from tests.faults.workload import BROKEN
+from tests.faults.workload import AT_REST, AWAKE, BROKEN
 from tests.support.platform import until
 
 Json = dict[str, Any]
 PROGRAMS = ("hub", "proxy", "server", "importer", "agent")
 PODS = ("workspace", "job")
-REGISTRY = ("registry gone", "registry full", "registry lying")
+REGISTRY: dict[str, Mode] = {"registry gone": "gone", "registry full": "full", "registry lying": "lying"}
 KINDS = (*PROGRAMS, *PODS, *REGISTRY)
 CGROUPS = Path("/sys/fs/cgroup/pids/torpor-kube")
 # What makes a fault worth most: it comes while this is going on, if that comes soon.
@@ -37,7 +39,9 @@ MOMENTS = {
 }
 MOMENT_S, MOMENT_WITHIN_S = 2.0, 8.0
 HELPED_AFTER_S, VICTIM_WITHIN_S, BACK_WITHIN_S = 3.0, 45.0, 90.0
-REGISTRY_S = (3.0, 8.0)
+REGISTRY_S, ASKED_WITHIN_S, HELP_EVERY_S = (3.0, 8.0), 60.0, 10.0
+# So often a fault is drawn that hits nobody: a storm that cannot strike has failed.
+DRAWS = 5
 # A container that was killed often waits long for its next start; a new pod does not.
 RESTARTS = 2
 
@@ -76,94 +80,126 @@ class Storm:
     ended_at: float = 0.0
 
     def blow(self, count: int) -> None:
-        """Strike ``count`` times; each time the platform stands up again before the next."""
+        """Strike ``count`` times, each time somebody; each time the platform stands up again before the next."""
         for kind in plan(count, self.draw):
-            time.sleep(self.draw.random() * MOMENT_S)
-            self._await_moment(kind)
-            if kind in PROGRAMS:
-                self._strike_program(kind)
-            elif kind in PODS:
-                self._strike_pod(kind)
-            else:
-                self._strike_registry(kind)
+            self._strike(kind)
         self.ended_at = time.monotonic()
 
     def table(self) -> str:
         """Return all faults as a table."""
         lines = [f"{n:>3}  {f.at_s:>6.1f} s  {f.kind:<15} {f.how:<44} {f.step}" for n, f in enumerate(self.faults, 1)]
-        return "\n".join([*lines, f"not found in time: {', '.join(self.missed) or 'none'}"])
+        return "\n".join([*lines, f"hit nobody, and drawn again: {', '.join(self.missed) or 'none'}"])
+
+    def _strike(self, kind: str) -> None:
+        """Strike until somebody is hit.
+
+        Raises:
+            AssertionError: when nobody is, as often as it is drawn.
+        """
+        strike = (
+            self._strike_program if kind in PROGRAMS else self._strike_pod if kind in PODS else self._strike_registry
+        )
+        for _ in range(DRAWS):
+            time.sleep(self.draw.random() * MOMENT_S)
+            self._await_moment(kind)
+            if strike(kind):
+                return
+            self.missed.append(kind)
+        raise AssertionError(f"{kind} hit nobody, {DRAWS} times")
 
     def _await_moment(self, kind: str) -> None:
         _within(lambda: any(moment in under_way(self.town) for moment in MOMENTS[kind]), MOMENT_WITHIN_S)
         time.sleep(self.draw.random() * 0.3)
 
-    def _note(self, kind: str, how: str) -> None:
-        self.faults.append(Fault(time.monotonic() - self.started, kind, how, under_way(self.town)))
+    def _note(self, kind: str, how: str, step: str) -> None:
+        self.faults.append(Fault(time.monotonic() - self.started, kind, how, step))
 
-    def _strike_program(self, component: str) -> None:
+    def _strike_program(self, component: str) -> bool:
         pods = [pod for pod in self.town.programs(component) if _is_ready(pod)]
         pod = self.draw.choice(sorted(pods, key=lambda each: str(each["metadata"]["name"])))
         status = next(each for each in pod["status"]["containerStatuses"] if each["name"] == component)
+        step = under_way(self.town)
         if self.draw.random() < 0.5 and status["restartCount"] < RESTARTS:
-            self._note(component, "process killed")
-            kill_container(status["containerID"])
+            how, was_hit = "process killed", kill_container(status["containerID"])
         else:
-            self._note(component, "pod deleted")
-            delete_pod(pod)
-        old = str(status["containerID"])
-        until(lambda: self._is_back(component, len(pods), old), BACK_WITHIN_S, f"the {component} is back")
+            how, was_hit = "pod deleted", delete_pod(pod)
+        if was_hit:
+            self._note(component, how, step)
+            old = str(status["containerID"])
+            until(lambda: self._is_back(component, len(pods), old), BACK_WITHIN_S, f"the {component} is back")
+        return was_hit
 
     def _is_back(self, component: str, count: int, old: str) -> bool:
         ready = [pod for pod in self.town.programs(component) if _is_ready(pod)]
         there = {str(each.get("containerID")) for pod in ready for each in pod["status"]["containerStatuses"]}
         return len(ready) >= count and old not in there
 
-    def _strike_pod(self, component: str) -> None:
+    def _strike_pod(self, component: str) -> bool:
         found: list[Json] = []
 
         def look() -> bool:
-            found[:] = [pod for pod in self._users_pods(component) if pod["status"].get("phase") == "Running"]
+            found[:] = [pod for pod in self._users_pods(component) if _runs(pod)]
             return bool(found)
 
         if not _within(look, HELPED_AFTER_S):
             self._help(component)
         if not _within(look, VICTIM_WITHIN_S):
-            self.missed.append(component)
-            return
+            return False
         pod = self.draw.choice(sorted(found, key=lambda each: str(each["metadata"]["name"])))
-        if component == "workspace":
-            self._note_death(pod)
-        self._note(component, f"pod {pod['metadata']['name']} deleted")
-        delete_pod(pod, grace_s=self.draw.choice((0, 1)))
+        deaths = [self._death(pod)] if component == "workspace" else []
+        step, grace_s = under_way(self.town), self.draw.choice((0, 1))
+        if not delete_pod(pod, grace_s):
+            return False
+        self.deaths += deaths
+        self._note(component, f"pod {pod['metadata']['name']} deleted", step)
+        return True
 
-    def _help(self, component: str) -> None:
-        """Have everybody begin what a victim can be found among."""
+    def _help(self, kind: str) -> None:
+        """Have everybody begin what a fault of this kind can hit."""
         for life in self.lives:
             with contextlib.suppress(*BROKEN):
-                if component == "job":
+                phase = life.person.status(life.workspace)["phase"]
+                if kind == "job":
                     life.submit_long()
-                else:
+                elif kind in REGISTRY and phase in AWAKE:
+                    life.sleep()
+                elif phase in AT_REST:
                     life.wake()
 
     def _users_pods(self, component: str) -> Iterator[Json]:
         for namespace in self.town.namespaces():
             yield from kubectl.items("pods", "-n", namespace, "-l", f"app.kubernetes.io/component={component}")
 
-    def _note_death(self, pod: Json) -> None:
+    def _death(self, pod: Json) -> Death:
         key = str(pod["metadata"]["labels"]["torpor/workspace"])
         saved = self.town.rows("SELECT checkpoint_id FROM workspaces WHERE id = ?", key)[0]["checkpoint_id"]
-        self.deaths.append(Death(key, str(pod["metadata"]["uid"]), saved, time.time()))
+        return Death(key, str(pod["metadata"]["uid"]), saved, time.time())
 
-    def _strike_registry(self, kind: str) -> None:
-        door, for_s = self.town.door, self.draw.uniform(*REGISTRY_S)
-        self._note(kind, f"for {for_s:.0f} s")
+    def _strike_registry(self, kind: str) -> bool:
+        """Let the registry fail for a while, and until somebody has asked it: one that nobody asks fails nobody."""
+        door, for_s, began = self.town.door, self.draw.uniform(*REGISTRY_S), time.monotonic()
         before = door.faults
-        door.be("gone" if kind.endswith("gone") else "full" if kind.endswith("full") else "lying")
-        time.sleep(for_s)
-        # A full or lying registry that nobody asks is none.
-        if not kind.endswith("gone"):
-            _within(lambda: door.faults > before, MOMENT_WITHIN_S)
-        door.be("open")
+        door.be(REGISTRY[kind])
+        try:
+            if not self._is_asked(before):
+                return False
+            step, asked_s = under_way(self.town), time.monotonic() - began
+            time.sleep(max(0.0, for_s - asked_s))
+            self._note(kind, f"for {max(for_s, asked_s):.0f} s, asked after {asked_s:.1f} s", step)
+        finally:
+            door.be("open")
+        return True
+
+    def _is_asked(self, before: int) -> bool:
+        def asked() -> bool:
+            return self.town.door.faults > before
+
+        deadline = time.monotonic() + ASKED_WITHIN_S
+        found = _within(asked, HELPED_AFTER_S)
+        while not found and time.monotonic() < deadline:
+            self._help("registry gone")
+            found = _within(asked, HELP_EVERY_S)
+        return found
 
 
 def plan(count: int, draw: random.Random) -> list[str]:
@@ -174,20 +210,38 @@ def plan(count: int, draw: random.Random) -> list[str]:
     return chosen[:count]
 
 
-def delete_pod(pod: Json, grace_s: int = 0) -> None:
-    """Delete exactly this pod, as somebody does who has nothing to do with the platform."""
+def delete_pod(pod: Json, grace_s: int = 0) -> bool:
+    """Delete exactly this pod, as somebody does who has nothing to do with the platform; return whether it was still there."""
     meta = pod["metadata"]
-    how = ("--grace-period=0", "--force") if grace_s == 0 else (f"--grace-period={grace_s}",)
-    kubectl.run("delete", "pod", meta["name"], "-n", meta["namespace"], "--wait=false", "--ignore-not-found", *how)
+    path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+    options = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "gracePeriodSeconds": grace_s,
+        "preconditions": {"uid": meta["uid"]},
+    }
+    try:
+        kubectl.run("delete", "--raw", path, "-f", "-", stdin=json.dumps(options))
+    except AssertionError as error:
+        if "(NotFound)" in str(error) or "(Conflict)" in str(error):
+            return False
+        raise
+    return True
 
 
-def kill_container(container: str) -> None:
-    """Kill all processes of a container."""
-    name = container.rpartition("/")[2]
+def kill_container(container: str) -> bool:
+    """Kill all processes of a container; return whether it had any."""
+    name, killed = container.rpartition("/")[2], 0
     for file in CGROUPS.rglob(f"{name}/cgroup.procs"):
         for pid in file.read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+                killed += 1
+    return killed > 0
+
+
+def _runs(pod: Json) -> bool:
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
 def _is_ready(pod: Json) -> bool:

@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,9 +29,10 @@ ANSWERS_WITHIN_S = 300
 class RegistryDoor:
     """Forwards ``host`` and a port of its own to the registry ``target``.
 
-    Gone: connections are refused and cut. Full: nothing more can be written. Lying: it says that it has kept saved environments
-    and keeps none, and those of before read back as something else. Hanging: an image's last part, its manifest, gets no answer;
-    ``held`` is set while one waits.
+    Gone: connections are cut, the first that comes then too, and those after it are refused. Full: nothing more can be written.
+    Lying: it says that it has kept saved environments and keeps none, and those of before read back as something else. Hanging:
+    an image's last part, its manifest, gets no answer; ``held`` is set while one waits. ``faults`` counts what has met one of
+    these; of those who come while it is gone, the first alone.
     """
 
     target: str
@@ -42,6 +44,7 @@ class RegistryDoor:
     _moving: threading.Event = field(default_factory=threading.Event)
     _open: set[socket.socket] = field(default_factory=set)
     _server: _Server | None = None
+    _last: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -58,13 +61,17 @@ class RegistryDoor:
             self.held.clear()
         if mode == "gone":
             self.close()
+            self._last = socket.create_server((self.host, self.port))
+            threading.Thread(target=self._turn_away, args=(self._last,), daemon=True).start()
         elif self._server is None:
+            self._answer_nobody()
             self._server = _Server(self)
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         """Refuse connections, and cut those that are open."""
         self._moving.set()
+        self._answer_nobody()
         server, self._server = self._server, None
         if server is None:
             return
@@ -73,6 +80,20 @@ class RegistryDoor:
         for each in list(self._open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+    def _answer_nobody(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            with contextlib.suppress(OSError):
+                last.shutdown(socket.SHUT_RDWR)
+
+    def _turn_away(self, listener: socket.socket) -> None:
+        """Cut one connection, by which it is known that somebody came; refuse those after it."""
+        with contextlib.suppress(OSError), listener:
+            incoming, _ = listener.accept()
+            self.faults += 1
+            incoming.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            incoming.close()
 
     def pause(self) -> None:
         """Return when requests may go on."""
