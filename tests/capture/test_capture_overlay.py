@@ -388,15 +388,25 @@ def test_another_image_than_the_container_runs_is_not_taken_for_it(
         sleep(registry, mount, replace(task, image=f"{PROFILE}@sha256:{'0' * 64}"))
 
 
-def test_too_many_layers_are_refused_before_anything_is_frozen(
+def test_an_environment_of_forty_layers_is_the_last_that_is_saved(
     registry: Registry, mount: Overlay, task: CaptureTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (mount.merged / "opt/env/new").write_text("x")
-    first = sleep(registry, mount, task)
-    monkeypatch.setattr(overlays, "MAX_LAYERS", 1)
-    on_top = OverlayCapture(registry, replace(mount.change, lowers=()))
-    with pytest.raises(CaptureFailed, match="saved in 1 layers, and 1 is the limit; start"):
-        asyncio.run(on_top.prepare(replace(task, image=f"{REPOSITORY}@{first.digest}")))
+    new = mount.merged / "opt/env/new"
+    new.write_text("first")
+    base, layer = registry.read_image(REPOSITORY, sleep(registry, mount, task).digest).layers
+    before = [base, *[layer] * 39]
+    config = images.image_config(before, created=CREATED, architecture="amd64")
+    registry.put_blob(REPOSITORY, config)
+    woken = registry.put_manifest(REPOSITORY, "before", images.image_manifest(config, before, {}))
+    monkeypatch.setattr(overlays, "COPY_FIRST_BYTES", 0)
+    capture = OverlayCapture(registry, replace(mount.change, lowers=()))
+    task = replace(task, image=f"{REPOSITORY}@{woken}")
+    prepared = asyncio.run(capture.prepare(task))
+    new.write_text("changed before the freeze")
+    saved = asyncio.run(capture.capture(task, prepared=prepared))
+    assert len(saved.layers) == 40, "where one is left, it is not spent on a copy before the freeze"
+    with pytest.raises(CaptureFailed, match="saved in 40 layers, and 40 is the limit; start the workspace from its"):
+        asyncio.run(capture.prepare(replace(task, image=f"{REPOSITORY}@{saved.digest}")))
 
 
 def test_a_full_registry_fails_the_capture_and_keeps_nothing_of_it(
