@@ -1,11 +1,17 @@
-"""The chart with a PostgreSQL database and an S3 store: api and controller apart, and the same path through the api alone."""
+"""The chart with a PostgreSQL database and an S3 store: api and controller apart, and the same path through the api alone.
+
+The same release is that of a cluster with GPUs.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from sqlalchemy.engine import Engine
 from tests.cluster import kubectl, object_store
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.release import NODE, Release, installed
+from tests.cluster.scene import KUBE, kube
 from tests.cluster.site import ClusterSite
 from tests.support import postgres, wheels
 from tests.support.people import Person
@@ -36,15 +43,23 @@ FOLDER = "platform"
 GONE_WITHIN_S = 60
 MIB = 1024**2
 SIZE = {"cpu_milli": 250, "memory_bytes": 768 * MIB, "gpu_count": 0}
+LITTLE = {"kinds": ["command"], **SIZE, "cpu_milli": 100}
+GPU = {"name": "gpu", "title": "GPU", "description": "1 GPU.", **LITTLE, "gpu_count": 1}
+TWO_GPUS = {"name": "two-gpus", "title": "Two GPUs", **LITTLE, "gpu_count": 2}
 SEED = {
-    "tenants": [{"name": "research", "title": "Research"}],
+    "tenants": [{"name": "research", "title": "Research", "gpu_count": 2}],
     "users": [
         {"name": "ada", "tenants": {"research": "member"}},
         {"name": "ben", "tenants": {"research": "member"}},
         {"name": "root", "admin": True, "tenants": {"research": "admin"}},
     ],
-    "profiles": [{"name": "tiny", "title": "Tiny", "default": True, "kinds": ["command"], **SIZE}],
+    "profiles": [
+        {"name": "tiny", "title": "Tiny", "default": True, "kinds": ["command"], **SIZE},
+        TWO_GPUS,
+    ],
 }
+NODES = ("torpor-0", "torpor-1")
+SAYS_WITHIN_S = 60
 SQLITE = "import pathlib; print([str(p) for p in pathlib.Path('/var/lib/torpor').rglob('*') if 'sqlite' in p.name])"
 
 
@@ -78,9 +93,27 @@ def stores(reach: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         database.dispose()
         database = create_engine(by_socket.format(database="torpor"))
         url = f"postgresql+psycopg://platform:{password}@{host}:{door.port}/torpor"
-        with installed("/", RELEASE, **_values(url, objects)) as site:
+        with a_gpu_on_each_node(), installed("/", RELEASE, **_values(url, objects)) as site:
             yield Stores(site, database, objects)
         database.dispose()
+
+
+@contextmanager
+def a_gpu_on_each_node() -> Iterator[None]:
+    """Let the cluster have GPUs meanwhile; no other test has a pod that asks for one."""
+    try:
+        for node in NODES:
+            give_gpus(node, 1)
+        yield
+    finally:
+        for node in NODES:
+            give_gpus(node, 0)
+
+
+def give_gpus(node: str, count: int) -> None:
+    """Let a node say that it has so many GPUs, where the program that runs the test cluster is there."""
+    if KUBE.exists():
+        kube("gpu", node.rpartition("-")[2], str(count))
 
 
 def _values(database: str, objects: ObjectStore) -> dict[str, Any]:
@@ -92,6 +125,7 @@ def _values(database: str, objects: ObjectStore) -> dict[str, Any]:
         "server": {**on_node, "replicas": 2, "resources": {"requests": {"cpu": "10m"}}},
         "data": {"enabled": False},
         "seed": SEED,
+        "gpu": {"enabled": True, "profile": GPU},
     }
 
 
@@ -166,3 +200,60 @@ def nothing_is_kept_in_a_pod(stores: Stores) -> None:
     assert len(pods) == 3
     for pod in pods:
         assert kubectl.run("exec", "-n", RELEASE.namespace, pod, "--", "python", "-c", SQLITE).strip() == "[]", pod
+
+
+@pytest.mark.skipif(not KUBE.exists(), reason=f"the program that runs the test cluster is not there: {KUBE}")
+def test_a_gpu_is_one_persons_until_their_workspace_sleeps(stores: Stores) -> None:
+    ada, ben = Person(stores.site, "ada"), Person(stores.site, "ben")
+    two_gpus_that_no_node_has_fail_with_what_is_free(stores, ben)
+    give_gpus("torpor-0", 0)
+    first = ada.create("with-a-gpu", "research", "gpu")
+    runs_with_the_gpu(stores, ada, first)
+    until(lambda: stores.rows("SELECT gpu_count AS n FROM pools") == [{"n": 1}], SAYS_WITHIN_S, "one GPU is lent")
+    wanted = {"name": "gpu-too", "tenant": "research", "profile": "gpu", "desired": "running"}
+    refused = ben.client.post("/workspaces", json=wanted)
+    assert refused.status_code == 409, refused.text
+    assert "lends 1 GPU at once and holds 1 GPU; this needs 1 GPU more" in refused.json()["detail"]
+    assert "gpu-too" not in [workspace["name"] for workspace in ben.get("/workspaces")["items"]]
+
+    ada.wished(first, desired="asleep")
+    ada.reaches(first, "ASLEEP")
+    assert nothing_is_left_of(stores, first)
+    second = ben.create("gpu-too", "research", "gpu")
+    runs_with_the_gpu(stores, ben, second)
+    ben.wished(second, desired="stopped", discard=True)
+    ben.reaches(second, "STOPPED")
+    assert nothing_is_left_of(stores, second)
+
+
+def two_gpus_that_no_node_has_fail_with_what_is_free(stores: Stores, person: Person) -> None:
+    workspace = person.create("both-gpus", "research", "two-gpus")
+    until(lambda: "2 GPUs free." in told(person, "both-gpus"), SAYS_WITHIN_S, "the stream of the start says why")
+    failed = person.reaches(workspace, "FAILED")
+    assert failed["reason"] == "NO_ROOM", failed
+    # Beside a GPU, other tests may have left a node too little of the rest.
+    assert re.search(r"2 GPUs free\. The most that one node has free is (.* and )?1 GPU\.$", failed["message"]), failed
+    assert failed["message"] in told(person, "both-gpus")
+    assert failed["next_step"] == "Take a smaller profile, or put a workspace to sleep and start again."
+    assert nothing_is_left_of(stores, workspace)
+
+
+def runs_with_the_gpu(stores: Stores, person: Person, workspace: str) -> None:
+    person.reaches(workspace, "RUNNING")
+    pod = kubectl.get("pod", workspace, "-n", stores.site.tenant)["spec"]
+    assert (pod["nodeName"], pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) == ("torpor-1", "1")
+
+
+def told(person: Person, server: str) -> str:
+    """Return all that the stream of a start's progress has said so far, as its owner's browser reads it."""
+    url = f"{person.site.url}hub/api/users/{person.name}/servers/{server}/progress"
+    headers = {"Authorization": f"token {person.token}"}
+    with httpx.stream("GET", url, headers=headers, timeout=SAYS_WITHIN_S) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    return "\n".join(str(json.loads(line).get("message", "")) for line in lines)
+
+
+def nothing_is_left_of(stores: Stores, workspace: str) -> bool:
+    """Whether a workspace has neither a pod nor anything reserved."""
+    held = stores.rows("SELECT id FROM reservations WHERE subject_id = :id AND held_until IS NULL", id=workspace)
+    return not held and not stores.site.left(workspace)
