@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from tests.cluster import kubectl, release
+from tests.cluster.site import ClusterSite
+from tests.support.people import Person
 from tests.support.platform import free_port
 from torpor_hub.cluster.access import Access
 
@@ -99,6 +101,7 @@ def reader(reach: Access, tmp_path: Path) -> Iterator[Reader]:
 def test_who_follows_the_page_has_a_platform_and_can_be_rid_of_it(reader: Reader) -> None:
     password = reader.runs("Install")[3].strip()
     assert reader.signs_in("ada", password)
+    work_goes_on_in_a_workspace_that_slept(password)
     before = secrets_of_release()
     reader.runs("Upgrade")
     assert secrets_of_release() == before
@@ -120,6 +123,37 @@ def test_who_follows_the_page_has_a_platform_and_can_be_rid_of_it(reader: Reader
     assert reader.signs_in("ada", password), "what was kept is taken up again"
     reader._run(uninstalled)
     _check_removals(removals)
+
+
+def work_goes_on_in_a_workspace_that_slept(password: str) -> None:
+    """Start a workspace, let it sleep, wake it, and run a job in it, on claims as the chart makes them: for one node at a time."""
+    ada = Person(_site(password), "ada")
+    workspace = ada.create("first", "research")
+    ada.reaches(workspace, "RUNNING")
+    (home,), data = kubectl.items("pvc", "-n", "torpor-research"), kubectl.get("pvc", "torpor-data", "-n", "torpor")
+    assert [claim["spec"]["accessModes"] for claim in (home, data)] == [["ReadWriteOnce"]] * 2
+    with ada.kernel(workspace) as kernel:
+        code = (
+            "import pathlib, sys\npathlib.Path(sys.prefix, 'installed').touch()\nprint(pathlib.Path('/data').exists())"
+        )
+        assert kernel.run(code).strip() == "False", "as the page says of the data"
+    ada.wished(workspace, desired="asleep")
+    ada.reaches(workspace, "ASLEEP")
+    ada.wished(workspace, desired="running")
+    ada.reaches(workspace, "RUNNING")
+    look = "import pathlib, sys; print(pathlib.Path(sys.prefix, 'installed').exists(), pathlib.Path('/data').exists())"
+    job = ada.submit(workspace, ["python", "-c", look])
+    assert ada.ended(job)["phase"] == "SUCCEEDED", ada.job(job)
+    assert ada.job_log(job).split() == ["True", "False"]
+    ada.wished(workspace, desired="stopped", discard=True)
+    ada.reaches(workspace, "STOPPED")
+
+
+def _site(password: str) -> ClusterSite:
+    of = release.TORPOR
+    address = kubectl.get("service", f"{of.fullname}-proxy", "-n", of.namespace)["spec"]["clusterIP"]
+    registry = os.environ[release.REGISTRY]
+    return ClusterSite(f"http://{address}/", of.namespace, of.prefix, registry, {"ada": password}, of.fullname)
 
 
 def _check_removals(removals: list[str]) -> None:
