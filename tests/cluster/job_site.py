@@ -22,6 +22,7 @@ from torpor_hub.cluster.access import Access
 from torpor_hub.cluster.client import Cluster
 from torpor_hub.cluster.kinds import Json, Kind
 from torpor_hub.cluster.shape import shape_of
+from torpor_hub.domain.policy import Role
 from torpor_hub.domain.units import Amount
 from torpor_hub.errors import ObjectMissing
 from torpor_hub.oci.registry import Registry, copy_image
@@ -34,7 +35,7 @@ from torpor_hub.runners.base import Runner
 from torpor_hub.runners.kubernetes import KubernetesRunner
 from torpor_hub.settings import Settings
 from torpor_hub.stores.base import Store
-from torpor_hub.stores.tables import Profile, Tenant, User
+from torpor_hub.stores.tables import Membership, Profile, Tenant, User
 
 MIB, GIB = 1024**2, 1024**3
 SMALL = {"cpu_milli": 100, "memory_bytes": 256 * MIB}
@@ -96,6 +97,12 @@ class JobSite(JobPlatform):
     def set_image(self, profile: str, digest: str) -> None:
         with self.store.begin("test") as tx:
             tx.session.execute(update(Profile).where(Profile.name == profile).values(digest=digest))
+
+    def demote(self) -> None:
+        """Make the user a viewer of the tenant, who reads no datasets, as an admin does."""
+        of_theirs = (Membership.user_id == self.user_id, Membership.tenant_id == self.tenant_id)
+        with self.store.begin("test") as tx:
+            tx.session.execute(update(Membership).where(*of_theirs).values(role=Role.VIEWER))
 
     def _take_over(self, profile: str, repository: str) -> str:
         """Copy a profile's image to where the platform has it; return its digest."""

@@ -200,6 +200,14 @@ def test_a_spark_job_finds_by_a_datasets_name_what_duckdb_finds_in_its_files(
     read_only = site.command("touch", f"{shared_folder}/flights/mine", amount=SMALL)
     assert site.ended(read_only)["exit_code"] == 1
     assert "Read-only file system" in site.log(read_only)
+    site.controller.end(orderly=True)
+    of_a_viewer = site.command("ls", str(shared_folder), amount=SMALL)
+    site.demote()
+    site.new_controller()
+    assert site.ended(of_a_viewer)["exit_code"] == 2
+    assert "No such file or directory" in site.log(of_a_viewer), (
+        "who may not read the tenant's datasets has no files of them"
+    )
 
 
 @pytest.fixture
