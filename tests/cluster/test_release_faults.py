@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.cluster import kubectl, node_agents
 from tests.cluster.cluster_people import Town
 from tests.cluster.cluster_storm import delete_pod, kill_container
+from tests.cluster.registry_door import Mode
 from tests.cluster.release import Release
 from tests.cluster.scene import CONVERGES_WITHIN_S, Scene
 from tests.faults.workload import BROKEN
@@ -83,6 +85,41 @@ def test_a_container_that_is_frozen_goes_on_when_the_agents_are_deleted(scene: S
     desk.resident.person.reaches(desk.resident.workspace, "ASLEEP", within_s=CONVERGES_WITHIN_S)
     scene.at_work("ada")
     assert desk.resident.present() == desk.resident.installed
+    scene.nothing_is_wrong()
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "why"),
+    [
+        ("full", "REGISTRY_FULL", "has no space left"),
+        # Of what it should have kept it has nothing, or of what it had before something else.
+        ("lying", "NOT_READ_BACK", "There is no image|reads back with another digest"),
+    ],
+)
+def test_a_sleep_that_the_registry_fails_leaves_everything_running_and_says_why(
+    scene: Scene, mode: Mode, reason: str, why: str
+) -> None:
+    desk, door = scene.at_work("ada"), scene.town.door
+    resident, person = desk.resident, desk.resident.person
+    resident.install()
+    before, asked = person.status(resident.workspace), door.faults
+    door.be(mode)
+    person.wished(resident.workspace, desired="asleep")
+    until(lambda: "failed" in person.status(resident.workspace)["message"], CONVERGES_WITHIN_S, "the sleep fails")
+    after = person.reaches(resident.workspace, "RUNNING")
+    assert door.faults > asked
+    assert after["reason"] == reason
+    assert re.search(why, after["message"]), after
+    assert after["message"] in html.unescape(person.page(f"workspaces/{resident.workspace}"))
+    assert after["checkpoint"] == before["checkpoint"]
+    assert scene.pod("ada")["metadata"]["uid"] == desk.uid
+    assert desk.remembers(), "the same kernel with its variable"
+    door.be("open")
+    person.wished(resident.workspace, desired="asleep")
+    saved = person.reaches(resident.workspace, "ASLEEP", within_s=CONVERGES_WITHIN_S)
+    assert saved["checkpoint"] != before["checkpoint"]
+    scene.at_work("ada")
+    assert resident.present() == resident.installed
     scene.nothing_is_wrong()
 
 
