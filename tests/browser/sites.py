@@ -36,6 +36,10 @@ class Site(Protocol):
     def passwords(self) -> dict[str, str]:
         """The password of each user."""
 
+    @property
+    def fewest_entries(self) -> int:
+        """How many files and folders an environment has at least: fewer were not all of it."""
+
     def client(self, user: str) -> httpx.Client:
         """Return a client of the api for the user."""
 
@@ -67,6 +71,7 @@ class ProcessSite:
 
     platform: Platform
     failpoints: Failpoints
+    fewest_entries: int = 20
 
     @property
     def url(self) -> str:

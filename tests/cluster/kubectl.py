@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 LISTER = Path(__file__).with_name("lister.py")
+PYTHON = ("/opt/torpor/bin/python", "-I")
 
 
 def run(*arguments: str, stdin: str | None = None, within_s: float = 120) -> str:
@@ -57,8 +61,27 @@ def volume(namespace: str, claim: str) -> Path:
 
 def tree(namespace: str, pod: str, container: str) -> dict[str, list[Any]]:
     """Return the listing of a container's file system, made inside it by the tests' own lister."""
-    command = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", "/opt/torpor/bin/python", "-I", "-")
+    command = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", *PYTHON, "-")
     return dict(json.loads(run(*command, stdin=LISTER.read_text(), within_s=300)))
+
+
+def listing_pod(namespace: str, name: str, image: str, node: str) -> dict[str, Any]:
+    """Return a bare pod whose only process is the tests' own lister."""
+    pod = bare_pod(namespace, name, image, node)
+    pod["spec"]["containers"][0]["command"] = [*PYTHON, "-c", LISTER.read_text(), "packed"]
+    return pod
+
+
+def listed(namespace: str, pod: str, within_s: float) -> dict[str, list[Any]]:
+    """Return what a listing pod has listed, once it has ended."""
+    ended = ("--for=jsonpath={.status.phase}=Succeeded", f"--timeout={within_s}s")
+    run("wait", f"pod/{pod}", "-n", namespace, *ended, within_s=within_s + 30)
+    *lines, checksum = run("logs", pod, "-n", namespace).split()
+    packed = "".join(lines)
+    assert hashlib.sha256(packed.encode()).hexdigest() == checksum, (
+        f"{len(packed)} bytes of a log are not the whole list"
+    )
+    return dict(json.loads(gzip.decompress(base64.b64decode(packed))))
 
 
 def bare_pod(namespace: str, name: str, image: str, node: str) -> dict[str, Any]:

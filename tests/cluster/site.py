@@ -22,7 +22,9 @@ HOME, DATA = "/home/user", "/data"
 UID = 1000
 # The top folder, in which every start makes the points of its mounts, and the points of a workspace's own volumes.
 NOT_ENVIRONMENT = ("/", HOME, DATA, "/opt/workspace/runtime", "/opt/workspace/logs")
-POD_WITHIN_S = 120
+POD_WITHIN_S, LISTED_WITHIN_S = 120, 300
+# An image's Debian and Python alone are more: a lister that cannot look into folders would find two trees of nothing equal.
+FEWEST_ENTRIES = 5000
 # Ends the kernels as a person does, by the server's own interface, so that it does not start them anew.
 END_KERNELS = """
 import json, os, urllib.request
@@ -50,6 +52,7 @@ class ClusterSite:
     passwords: dict[str, str]
     fullname: str
     names: dict[str, str] = field(default_factory=dict)
+    fewest_entries: int = FEWEST_ENTRIES
     cordoned: list[str] = field(default_factory=list)
 
     @property
@@ -121,9 +124,8 @@ class ClusterSite:
         image = self._image(workspace)
         kubectl.run("cordon", slept_on)
         self.cordoned.append(slept_on)
-        kubectl.apply(kubectl.bare_pod(self.tenant, "bare", image, other))
-        kubectl.run("wait", "pod/bare", "-n", self.tenant, "--for=condition=Ready", f"--timeout={POD_WITHIN_S}s")
-        tree = kubectl.tree(self.tenant, "bare", "bare")
+        kubectl.apply(kubectl.listing_pod(self.tenant, "bare", image, other))
+        tree = kubectl.listed(self.tenant, "bare", LISTED_WITHIN_S)
         kubectl.run("delete", "pod", "bare", "-n", self.tenant, "--grace-period=0", "--force")
         yield Seen(_environment(tree))
         until(lambda: self.node_of(workspace) == other, POD_WITHIN_S, f"the workspace wakes on {other}")
