@@ -49,10 +49,12 @@ class PodHistory:
     pods: dict[str, Pod] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
     _process: subprocess.Popen[str] | None = None
+    _follower: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to follow."""
-        threading.Thread(target=self._follow, daemon=True).start()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower.start()
 
     def close(self) -> None:
         """Follow no more."""
@@ -79,8 +81,9 @@ class PodHistory:
         """Take for gone what a live list has no longer: its end may have fallen between two watches.
 
         Raises:
-            AssertionError: where no pod was ever seen, so that nothing would be found wrong with any.
+            AssertionError: where no pod was ever seen, or none is followed any more, so that nothing would be found wrong.
         """
+        assert self._follower is not None and self._follower.is_alive(), "pods are followed no more"
         assert self.pods, "no pod was followed: nothing can be said of any"
         known = list(self.pods.values())
         there = {str(pod["metadata"]["uid"]) for pod in kubectl.items("pods", "-A", "-l", USERS_CODE)}
@@ -88,6 +91,8 @@ class PodHistory:
             pod.gone |= pod.uid not in there
 
     def _take(self, event: Json) -> None:
+        if event["type"] not in ("ADDED", "MODIFIED", "DELETED"):
+            return  # the API server speaks of the watch, not of a pod
         thing = event["object"]
         meta = thing["metadata"]
         if meta["namespace"] not in self.namespaces:
