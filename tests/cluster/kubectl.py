@@ -68,7 +68,11 @@ def tree(namespace: str, pod: str, container: str) -> dict[str, list[Any]]:
 def listing_pod(namespace: str, name: str, image: str, node: str) -> dict[str, Any]:
     """Return a bare pod whose only process is the tests' own lister."""
     pod = bare_pod(namespace, name, image, node)
-    pod["spec"]["containers"][0]["command"] = [*PYTHON, "-c", LISTER.read_text(), "packed"]
+    room = {"cpu": "500m", "memory": "256Mi"}
+    pod["spec"]["containers"][0] |= {
+        "command": [*PYTHON, "-c", LISTER.read_text(), "packed"],
+        "resources": {"requests": room, "limits": room},
+    }
     return pod
 
 
